@@ -110,7 +110,7 @@ pub enum Refused {
     TooLarge { max: usize },
 }
 
-/// A refused append with its input.
+/// A refused append with its input; boxed where it is returned, since refusals are rare and runs are large.
 #[derive(Debug)]
 pub struct Rejected {
     pub why: Refused,
@@ -173,7 +173,7 @@ pub trait Wal: Send + Sync {
         &self,
         run: Run,
         done: Done<Result<Appended, WalError>>,
-    ) -> Result<Started<Result<Appended, WalError>>, Rejected>;
+    ) -> Result<Started<Result<Appended, WalError>>, Box<Rejected>>;
 
     /// Does, in the caller's context, the writing that [`Wal::append`] ordered, unless another caller is at it, who then
     /// carries this too. May block on the device for as long as a write takes: call it without locks. An engine that

@@ -19,7 +19,6 @@
 
 pub mod batch;
 pub mod ids;
-pub mod partition;
 pub mod payload;
 pub mod pending;
 pub mod time;

@@ -14,11 +14,14 @@
 //! - [`ids`], [`time`], [`payload`]: the vocabulary: newtypes, and the rope that record bytes travel in.
 //! - [`wal`], [`pending`]: the storage contract and how its calls complete.
 //! - [`batch`]: Kafka's record batch v2: a small owned header before shared bytes.
+//! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
 
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod driver;
 pub mod ids;
+pub mod partition;
 pub mod payload;
 pub mod pending;
 pub mod time;

@@ -1,0 +1,389 @@
+//! A partition's leader: it stamps batches with offsets, and says when they are written, committed and readable.
+//!
+//! The order of an append is fixed by types. [`Leader::admit`] judges a batch and changes nothing; only when the log has
+//! ordered the run does [`Leader::ordered`] consume the [`Stamped`] batch; only when the log reports *written*
+//! ([`Leader::written`]) or *durable* ([`Leader::durable`]) do the acknowledgements and watermarks exist that depend on it.
+//!
+//! **Watermark.** With [`Durability::Fsync`] it is the least durable end over the in-sync replicas, and every append
+//! starts the group commit; with [`Durability::Replicated`] the least written end. It never regresses. On one node the
+//! leader is the only replica.
+
+use super::checkpoint::Checkpoint;
+use super::epochs::Epochs;
+use super::producers::{AppendedBatch, Producers, Refused, Verdict};
+use super::recovery::Recovered;
+use crate::batch::{CheckedBatch, Header};
+use crate::ids::{LeaderEpoch, Offset};
+use crate::payload::Payload;
+use crate::time::Timestamp;
+use crate::wal::Run;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// What an acknowledgement by all in-sync replicas promises: a property of the topic, the same on every node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The records outlive a power cut of every node.
+    #[default]
+    Fsync,
+    /// The records outlive the processes, and a power cut of all but one in-sync replica: what Kafka promises.
+    Replicated,
+}
+
+/// When a producer wants its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// Never.
+    None,
+    /// When the leader has written.
+    Leader,
+    /// When the watermark has passed.
+    All,
+}
+
+/// A judged batch with its place, as it will lie in the log. Made only by [`Leader::admit`], consumed by
+/// [`Leader::ordered`].
+#[derive(Debug)]
+pub struct Stamped {
+    header: Header,
+    records: Bytes,
+}
+
+impl Stamped {
+    /// What the log is to append. **Copies** the header (61 bytes); the records are shared.
+    pub fn run(&self) -> Run {
+        let mut bytes = Payload::from(Bytes::copy_from_slice(&self.header.to_bytes()));
+        bytes.push(self.records.clone());
+        Run {
+            base: self.header.base_offset,
+            next_offset: self.header.next_offset(),
+            epoch: self.header.leader_epoch,
+            max_timestamp: self.header.max_timestamp,
+            bytes,
+        }
+    }
+}
+
+/// What a batch is to the partition.
+#[derive(Debug)]
+pub enum Admitted {
+    Append(Stamped),
+    /// It was appended before; nothing is to be written.
+    Duplicate(AppendedBatch),
+}
+
+/// What the leader wants done, in order.
+#[derive(Debug)]
+pub enum Effect<K> {
+    /// Ask the log to make everything below `upto` durable.
+    Sync { upto: Offset },
+    /// What `key` stands for is stored as its producer wanted.
+    Acknowledge { key: K },
+    /// What `key` stands for may or may not be stored: the log failed.
+    Abandon { key: K },
+    /// More can be read.
+    WatermarkAdvanced { to: Offset },
+}
+
+/// The state of one led partition. `K` is whatever the driver tells waiting producers apart by.
+#[derive(Debug)]
+pub struct Leader<K> {
+    epoch: LeaderEpoch,
+    durability: Durability,
+    log_start: Offset,
+    log_end: Offset,
+    written_end: Offset,
+    durable_end: Offset,
+    high_watermark: Offset,
+    sync_under_way: bool,
+    failed: bool,
+    producers: Producers,
+    epochs: Epochs,
+    /// Those who wait, by the offset that must be reached; offsets rise, except for duplicates, which wait for less.
+    awaiting_written: VecDeque<(Offset, K)>,
+    awaiting_committed: VecDeque<(Offset, K)>,
+    effects: VecDeque<Effect<K>>,
+}
+
+impl<K> Leader<K> {
+    /// Takes up the lead in `epoch` over what was recovered. What is written but not durable is synced at once, and
+    /// becomes readable then.
+    pub fn new(recovered: Recovered, epoch: LeaderEpoch, durability: Durability) -> Self {
+        let Recovered { checkpoint, log } = recovered;
+        let mut leader = Self {
+            epoch,
+            durability,
+            log_start: log.start,
+            log_end: log.end,
+            written_end: log.written_end,
+            durable_end: log.durable_end,
+            high_watermark: log.start,
+            sync_under_way: false,
+            failed: false,
+            producers: checkpoint.producers,
+            epochs: checkpoint.epochs,
+            awaiting_written: VecDeque::new(),
+            awaiting_committed: VecDeque::new(),
+            effects: VecDeque::new(),
+        };
+        leader.settle();
+        leader
+    }
+
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    /// Consumers may read below this. There are no transactions, so the last stable offset is the same.
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Changes what an acknowledgement promises. Towards `Fsync` what is committed already stays so, and the rest waits.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
+        self.settle();
+    }
+
+    /// The log failed; nothing can be appended until it is opened again.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Judges a batch and gives it its place at the log's end. Changes nothing.
+    pub fn admit(&self, batch: CheckedBatch) -> Result<Admitted, Refused> {
+        match self.producers.judge(batch.header())? {
+            Verdict::Duplicate(earlier) => Ok(Admitted::Duplicate(earlier)),
+            Verdict::New => {
+                let batch = batch.into_batch();
+                let header = Header { base_offset: self.log_end, leader_epoch: self.epoch, ..batch.header };
+                Ok(Admitted::Append(Stamped { header, records: batch.records }))
+            }
+        }
+    }
+
+    /// The log has ordered the run of `stamped`.
+    pub fn ordered(&mut self, stamped: Stamped, now: Timestamp) {
+        let header = stamped.header;
+        debug_assert_eq!(header.base_offset, self.log_end, "a batch is ordered where it was admitted");
+        self.log_end = header.next_offset();
+        self.producers.note(&header, now);
+        self.epochs.note(header.leader_epoch, header.base_offset);
+    }
+
+    /// `key` is to be answered when everything below `next_offset` is as `acks` wants it, which may be at once.
+    pub fn await_acks(&mut self, acks: Acks, next_offset: Offset, key: K) {
+        let (waiting, reached) = match acks {
+            Acks::None => return,
+            Acks::Leader => (&mut self.awaiting_written, self.written_end),
+            Acks::All => (&mut self.awaiting_committed, self.high_watermark),
+        };
+        if self.failed {
+            self.effects.push_back(Effect::Abandon { key });
+        } else if next_offset <= reached {
+            self.effects.push_back(Effect::Acknowledge { key });
+        } else {
+            // Duplicates wait for less than those before them; keep the queue sorted, nearly always at its end.
+            let at = waiting.partition_point(|(offset, _)| *offset <= next_offset);
+            waiting.insert(at, (next_offset, key));
+        }
+    }
+
+    /// The log has handed everything below `end` to the operating system.
+    pub fn written(&mut self, end: Offset) {
+        self.written_end = self.written_end.max(end);
+        self.settle();
+    }
+
+    /// A sync that an [`Effect::Sync`] asked for has ended: everything below `end` is durable.
+    pub fn durable(&mut self, end: Offset) {
+        self.sync_under_way = false;
+        self.durable_end = self.durable_end.max(end);
+        self.settle();
+    }
+
+    /// The log failed: whoever waits will never know.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        let waiting = self.awaiting_written.drain(..).chain(self.awaiting_committed.drain(..));
+        self.effects.extend(waiting.map(|(_, key)| Effect::Abandon { key }));
+    }
+
+    /// The log now starts at `start`.
+    pub fn trimmed(&mut self, start: Offset) {
+        self.log_start = self.log_start.max(start);
+        self.high_watermark = self.high_watermark.max(self.log_start);
+        self.epochs.truncate_prefix(self.log_start);
+    }
+
+    /// Forgets producers silent since `horizon`, and the longest silent ones beyond `count_max`.
+    pub fn expire_producers(&mut self, horizon: Timestamp, count_max: usize) {
+        self.producers.expire(horizon, count_max);
+    }
+
+    /// What to save so that a restart need not read what lies below the log's present end. The log must have made it
+    /// durable before the checkpoint is of use; one that speaks of lost records is ignored on recovery.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { upto: self.log_end, producers: self.producers.clone(), epochs: self.epochs.clone() }
+    }
+
+    pub fn poll_effect(&mut self) -> Option<Effect<K>> {
+        self.effects.pop_front()
+    }
+
+    /// Derives from the three ends what follows: acknowledgements, the watermark, the next sync.
+    fn settle(&mut self) {
+        if self.failed {
+            return;
+        }
+        while let Some((_, key)) = self.awaiting_written.pop_front_if(|(offset, _)| *offset <= self.written_end) {
+            self.effects.push_back(Effect::Acknowledge { key });
+        }
+        let committed = match self.durability {
+            Durability::Fsync => self.durable_end,
+            Durability::Replicated => self.written_end,
+        };
+        if committed > self.high_watermark {
+            self.high_watermark = committed;
+            self.effects.push_back(Effect::WatermarkAdvanced { to: committed });
+        }
+        while let Some((_, key)) = self.awaiting_committed.pop_front_if(|(offset, _)| *offset <= self.high_watermark) {
+            self.effects.push_back(Effect::Acknowledge { key });
+        }
+        if self.durability == Durability::Fsync && !self.sync_under_way && self.written_end > self.durable_end {
+            self.sync_under_way = true;
+            self.effects.push_back(Effect::Sync { upto: self.written_end });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Builder, RecordOut};
+    use crate::ids::ProducerId;
+    use crate::wal::LogState;
+
+    fn leader(durability: Durability) -> Leader<&'static str> {
+        Leader::new(Recovered::empty(LogState::default()), LeaderEpoch(3), durability)
+    }
+
+    fn batch(sequence: i32) -> CheckedBatch {
+        let mut builder = Builder::new(Timestamp(1)).idempotent(ProducerId(7), 0, sequence);
+        builder.push(&RecordOut::default());
+        CheckedBatch::trusted(builder.build())
+    }
+
+    fn append(leader: &mut Leader<&'static str>, sequence: i32, acks: Acks, key: &'static str) {
+        let next_offset = match leader.admit(batch(sequence)) {
+            Ok(Admitted::Append(stamped)) => {
+                let next_offset = stamped.run().next_offset;
+                leader.ordered(stamped, Timestamp(1));
+                next_offset
+            }
+            Ok(Admitted::Duplicate(earlier)) => earlier.last_offset + 1,
+            Err(refused) => panic!("{refused}"),
+        };
+        leader.await_acks(acks, next_offset, key);
+    }
+
+    fn effects(leader: &mut Leader<&'static str>) -> String {
+        std::iter::from_fn(|| leader.poll_effect())
+            .map(|effect| match effect {
+                Effect::Sync { upto } => format!("sync {upto}"),
+                Effect::Acknowledge { key } => format!("ack {key}"),
+                Effect::Abandon { key } => format!("abandon {key}"),
+                Effect::WatermarkAdvanced { to } => format!("hw {to}"),
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_before_the_log_says_so() {
+        let mut leader = leader(Durability::Fsync);
+        append(&mut leader, 0, Acks::Leader, "one");
+        append(&mut leader, 1, Acks::All, "all");
+        assert_eq!(effects(&mut leader), "");
+        leader.written(Offset(2));
+        assert_eq!(effects(&mut leader), "ack one, sync 2");
+        append(&mut leader, 2, Acks::All, "later");
+        leader.written(Offset(3));
+        assert_eq!(effects(&mut leader), "", "one sync at a time");
+        leader.durable(Offset(2));
+        assert_eq!(effects(&mut leader), "hw 2, ack all, sync 3");
+        leader.durable(Offset(3));
+        assert_eq!(effects(&mut leader), "hw 3, ack later");
+    }
+
+    #[test]
+    fn replicated_durability_commits_what_is_written() {
+        let mut leader = leader(Durability::Replicated);
+        append(&mut leader, 0, Acks::All, "all");
+        leader.written(Offset(1));
+        assert_eq!(effects(&mut leader), "hw 1, ack all");
+        append(&mut leader, 1, Acks::All, "stricter");
+        leader.set_durability(Durability::Fsync);
+        leader.written(Offset(2));
+        assert_eq!(effects(&mut leader), "sync 1");
+        leader.durable(Offset(1));
+        assert_eq!(effects(&mut leader), "sync 2");
+        assert_eq!(leader.high_watermark(), Offset(1), "what was committed stays so");
+        leader.durable(Offset(2));
+        assert_eq!(effects(&mut leader), "hw 2, ack stricter");
+    }
+
+    #[test]
+    fn a_duplicate_is_acknowledged_only_with_its_original() {
+        let mut leader = leader(Durability::Fsync);
+        append(&mut leader, 0, Acks::All, "first");
+        append(&mut leader, 1, Acks::All, "second");
+        append(&mut leader, 0, Acks::All, "retry");
+        assert_eq!(leader.log_end(), Offset(2), "a duplicate takes no place");
+        leader.written(Offset(2));
+        assert_eq!(effects(&mut leader), "sync 2");
+        leader.durable(Offset(2));
+        assert_eq!(effects(&mut leader), "hw 2, ack first, ack retry, ack second");
+    }
+
+    #[test]
+    fn a_failed_log_acknowledges_nothing_any_more() {
+        let mut leader = leader(Durability::Fsync);
+        append(&mut leader, 0, Acks::All, "waiting");
+        leader.fail();
+        leader.written(Offset(1));
+        leader.durable(Offset(1));
+        append(&mut leader, 1, Acks::All, "late");
+        assert_eq!(effects(&mut leader), "abandon waiting, abandon late");
+        assert_eq!(leader.high_watermark(), Offset(0));
+    }
+
+    #[test]
+    fn what_a_crash_left_unsynced_is_synced_before_it_is_read() {
+        let log = LogState { end: Offset(9), written_end: Offset(9), durable_end: Offset(4), ..LogState::default() };
+        let mut leader: Leader<&'static str> = Leader::new(Recovered::empty(log), LeaderEpoch(1), Durability::Fsync);
+        assert_eq!(effects(&mut leader), "hw 4, sync 9");
+        leader.durable(Offset(9));
+        assert_eq!(effects(&mut leader), "hw 9");
+    }
+}

@@ -1,0 +1,82 @@
+//! Rebuilds a partition's memory from its log after a restart: from the last checkpoint, or if there is none or it is
+//! damaged, from the log's start.
+
+use super::checkpoint::Checkpoint;
+use crate::batch::Header;
+use crate::ids::{LeaderEpoch, Offset};
+use crate::time::Timestamp;
+use crate::wal::LogState;
+
+/// A partition whose log is being read back.
+#[derive(Debug)]
+pub struct Recovering {
+    state: Checkpoint,
+    log: LogState,
+}
+
+impl Recovering {
+    /// `saved` is the value of [`super::checkpoint::META_KEY`], if there is one.
+    pub fn new(log: LogState, saved: Option<&[u8]>) -> Self {
+        let mut state = saved
+            .and_then(Checkpoint::decode)
+            // A checkpoint from beyond the end speaks of records that a crash took away: their sequences may come again.
+            .filter(|checkpoint| checkpoint.upto <= log.end)
+            .unwrap_or_default();
+        state.upto = state.upto.max(log.start);
+        Self { state, log }
+    }
+
+    /// The offset from which the log must be read and its batches handed to [`Recovering::replay`]; `None` when done.
+    pub fn next_read(&self) -> Option<Offset> {
+        (self.state.upto < self.log.end).then_some(self.state.upto)
+    }
+
+    /// Takes one batch of the log, in order. `leader_epoch` is as stored in it.
+    pub fn replay(&mut self, header: &Header) {
+        if header.next_offset() <= self.state.upto {
+            return;
+        }
+        // The broker's clock at that append is not stored; a record's own time may be anything, so it is bounded by what
+        // the caller passes as now when it expires producers.
+        self.state.producers.note(header, header.max_timestamp);
+        self.state.epochs.note(header.leader_epoch, header.base_offset);
+        self.state.upto = header.next_offset();
+    }
+
+    /// Skips a stretch that holds no batches (a gap at the end).
+    pub fn skip_to(&mut self, offset: Offset) {
+        self.state.upto = self.state.upto.max(offset);
+    }
+
+    /// The rebuilt state, as of the log's end. Producers read back count as seen at `now`, so that a restart shortens
+    /// nobody's window.
+    pub fn finish(mut self, now: Timestamp) -> Recovered {
+        let mut seen_now = super::producers::Producers::default();
+        for (id, producer) in self.state.producers.iter() {
+            let mut producer = producer.clone();
+            producer.last_seen = now;
+            seen_now.restore(id, producer);
+        }
+        self.state.producers = seen_now;
+        self.state.epochs.truncate_prefix(self.log.start);
+        Recovered { checkpoint: self.state, log: self.log }
+    }
+}
+
+/// What a leader starts from.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    pub checkpoint: Checkpoint,
+    pub log: LogState,
+}
+
+impl Recovered {
+    /// An empty log's.
+    pub fn empty(log: LogState) -> Self {
+        Self { checkpoint: Checkpoint { upto: log.end, ..Checkpoint::default() }, log }
+    }
+
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.checkpoint.epochs.latest()
+    }
+}

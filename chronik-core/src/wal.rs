@@ -51,9 +51,11 @@ pub struct LogState {
     pub durable_end: Offset,
     /// Bytes the log occupies in its engine, framing included.
     pub bytes: u64,
-    /// Epoch of the last run, or of the last one before a truncation to `start`; what an append may not fall below.
+    /// What an append may not fall below: the epoch of the last run at or reaching past `start`; if there is none, that of
+    /// the last run that began before `start` when [`Wal::truncate_prefix`] moved it there; zero in a log that is new or
+    /// was reset.
     pub last_epoch: LeaderEpoch,
-    /// Greatest timestamp of any run at or after `start`; [`Timestamp::NONE`] if there is none.
+    /// Greatest timestamp of any run at or reaching past `start`; [`Timestamp::NONE`] if there is none.
     pub max_timestamp: Timestamp,
 }
 
@@ -181,14 +183,16 @@ pub trait Wal: Send + Sync {
     fn write_queued(&self) {}
 
     /// Makes at least everything below `upto` durable and gives the new durable end. Many waiters share one sync; what is
-    /// ordered but not yet written when the sync begins is written first.
+    /// ordered but not yet written when the sync begins is written first. An `upto` beyond the end, or one that a truncation
+    /// cuts off meanwhile, means the end.
     fn sync(&self, upto: Offset, done: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>>;
 
     /// Whole runs from the one that holds `from`. At `from == end` an empty chunk; otherwise outside the log
     /// [`WalError::OutOfRange`]. Inside a gap, the next run.
     fn read(&self, range: ReadRange, done: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>>;
 
-    /// Removes every run that reaches past `from`; durable on completion. `from` must be a run's base or the end.
+    /// Removes every run that reaches past `from`, which becomes the end; durable on completion, and all or nothing if
+    /// interrupted. `from` must be `start`, the end, or lie between two runs; else [`WalError::OutOfRange`].
     fn truncate_suffix(&self, from: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>>;
 
     /// Moves `start` to `upto` (which may lie inside a run); durable on completion. Space is reclaimed when the engine
@@ -198,7 +202,7 @@ pub trait Wal: Send + Sync {
     /// Empties the log and begins again at `start`; durable on completion, and all or nothing if interrupted.
     fn reset(&self, start: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>>;
 
-    /// Base of the first run at or after `start` whose `max_timestamp` is at or after `time`.
+    /// Base of the first run at or reaching past `start` whose `max_timestamp` is at or after `time`.
     fn offset_for_timestamp(
         &self,
         time: Timestamp,

@@ -1,1 +1,5 @@
-//!
+//! The broker as a library.
+
+pub mod clock;
+pub mod compression;
+pub mod partitions;

@@ -1,0 +1,12 @@
+//! The partitions that this broker leads: the host around [`chronik_core::driver`].
+//!
+//! - [`partition`]: one partition: its lock, its inbox, its waiters.
+//! - [`table`]: all of them, by topic id; opened and deleted as the metadata says.
+//! - [`upkeep`]: retention, rolling, checkpoints and the forgetting of producers, on a timer.
+
+pub mod partition;
+pub mod table;
+pub mod upkeep;
+
+pub use partition::Partition;
+pub use table::PartitionTable;

@@ -1,0 +1,95 @@
+//! What partitions need from time to time: retention, rolling, checkpoints, forgetting producers.
+//!
+//! Decided by [`chronik_core::partition::retention`]; here is the timer, and the calls.
+
+use super::{Partition, PartitionTable};
+use crate::clock::Clock;
+use chronik_core::ids::TopicId;
+use chronik_core::partition::retention::{Retention, must_roll, start_after_retention};
+use chronik_core::time::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes appended to a partition after which its state is saved, so that a crash costs reading back no more than this.
+pub const CHECKPOINT_EVERY_BYTES: u64 = 32 << 20;
+
+/// What a topic's configuration asks of upkeep.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub retention: Retention,
+    pub segment_ms: i64,
+    /// `cleanup.policy` names deletion; without it nothing goes by age or size.
+    pub deletes: bool,
+}
+
+/// How often, and how long producers are remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub every: Duration,
+    pub producer_expiration_ms: i64,
+    pub producers_per_partition_max: usize,
+}
+
+/// Looks after all partitions, for ever. `rules` gives a topic's, or `None` if the topic is gone.
+pub async fn run(
+    table: Arc<PartitionTable>,
+    clock: Clock,
+    settings: Settings,
+    rules: impl Fn(TopicId) -> Option<Rules>,
+) {
+    let mut timer = tokio::time::interval(settings.every);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        for partition in table.all() {
+            let Some(rules) = rules(partition.id().topic) else { continue };
+            if partition.is_closed() || partition.has_failed() {
+                continue;
+            }
+            let now = clock.wall();
+            if let Err(failure) = look_after(&partition, &rules, &settings, now).await {
+                tracing::warn!(
+                    topic = partition.topic(),
+                    partition = partition.index(),
+                    error = &failure as &dyn std::error::Error,
+                    "upkeep of a partition failed; it is tried again"
+                );
+            }
+        }
+    }
+}
+
+async fn look_after(
+    partition: &Arc<Partition>,
+    rules: &Rules,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<(), chronik_core::wal::WalError> {
+    let horizon = Timestamp(now.0.saturating_sub(settings.producer_expiration_ms));
+    partition.change_leader(|leader| leader.expire_producers(horizon, settings.producers_per_partition_max));
+    if let (true, Some(segmented)) = (rules.deletes, partition.log().segmented()) {
+        let segments = segmented.segments();
+        if let (Some(last), Some(began)) = (segments.last(), partition.segment_began())
+            && must_roll(last, &rules.retention, rules.segment_ms, began, now)
+        {
+            // Serialised with appends, as the log asks: the leader's lock is what appends hold.
+            partition.with_leader(|_| segmented.roll());
+            partition.segment_rolled();
+        }
+        let high_watermark = partition.position().high_watermark;
+        let start = start_after_retention(&segmented.segments(), high_watermark, &rules.retention, now);
+        if let Some(start) = start {
+            partition.trim(start).await?;
+            tracing::info!(
+                topic = partition.topic(),
+                partition = partition.index(),
+                log_start = start.0,
+                "retention removed old records"
+            );
+        }
+    }
+    if partition.uncheckpointed_bytes() >= CHECKPOINT_EVERY_BYTES {
+        partition.save_checkpoint().await?;
+    }
+    Ok(())
+}

@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod compression;
+pub mod kafka;
 pub mod partitions;

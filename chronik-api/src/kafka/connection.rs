@@ -1,0 +1,422 @@
+//! One client connection: frames in, answers out, in the order of arrival.
+//!
+//! **Order.** A request takes effect when it is dispatched, before the next one is looked at, and answers leave in the
+//! order the requests came in. Several may be pending at once (so that pipelined produces share one sync), inside a
+//! bound on their number and bytes; a request whose effect comes later ([`Answer::Exclusive`]) lets nothing overtake it.
+//! A parked fetch or join delays the answers of its own connection only, and is dropped when the client goes away.
+//!
+//! **Memory.** A frame's length is believed only as its bytes arrive: the buffer grows in steps, each paid for from the
+//! broker's budget before it is allocated; while the budget is empty nothing is read.
+//!
+//! **Copies.** A large frame is read into one buffer of its own, from which everything is sliced. A small one is copied
+//! out of the connection's read buffer (at most [`READ_BUFFER_BYTES`]), so that a record kept in memory does not keep
+//! its neighbours.
+
+use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// What is read at once between large frames; also the largest frame that is copied.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// First step of a large frame's buffer; later steps double it.
+const FRAME_STEP_BYTES: usize = 1 << 20;
+/// Slices handed to one gather-write; the kernel takes at most 1024.
+const GATHER_SLICES_MAX: usize = 256;
+/// The budget counts in units of this, because a semaphore counts in 32 bits.
+const BUDGET_UNIT_BYTES: usize = 1024;
+
+/// An answer's bytes, length prefix included.
+pub type Encoded = SmallVec<[Bytes; 4]>;
+/// An answer that is still being worked out. `None` is "no answer", as acks=0 wants; an error closes the connection.
+pub type Working = Pin<Box<dyn Future<Output = Result<Option<Encoded>, Close>> + Send>>;
+
+/// What dispatching a request gave.
+pub enum Answer {
+    Ready(Encoded),
+    /// No answer is wanted.
+    Nothing,
+    /// The request has taken effect; its answer comes later.
+    Later(Working),
+    /// The request takes effect as it is worked on: nothing after it may be dispatched before it is done.
+    Exclusive(Working),
+}
+
+/// The connection must end, for this reason. Kafka closes without an answer when there is none that could be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Close(pub String);
+
+/// What a connection asks of the broker.
+pub trait Dispatch: Send + Sync + 'static {
+    /// Handles one frame (without its length prefix).
+    fn dispatch(&mut self, frame: Bytes) -> Result<Answer, Close>;
+}
+
+/// Bounds of one connection.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub request_bytes_max: usize,
+    pub pending_requests_max: usize,
+    /// Bytes of frames whose requests are not answered yet.
+    pub pending_bytes_max: usize,
+    /// A connection on which nothing is pending is closed after this long without a byte.
+    pub idle: Duration,
+    /// A frame that has begun must bring a further byte within this time.
+    pub frame_stall: Duration,
+}
+
+/// The broker's memory for requests that are being read or worked on, shared by all connections.
+#[derive(Clone, Debug)]
+pub struct RequestMemory(Arc<Semaphore>);
+
+impl RequestMemory {
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).ok()?;
+        self.0.clone().acquire_many_owned(units).await.ok()
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the client closed the connection")]
+    ByClient,
+    #[error("nothing came for too long")]
+    Idle,
+    #[error("a request stalled half-way")]
+    Stalled,
+    #[error("a request claims {0} bytes")]
+    FrameLength(i32),
+    #[error(transparent)]
+    Refused(#[from] Close),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+}
+
+struct Pending {
+    work: Work,
+    frame_bytes: usize,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+enum Work {
+    Ready(Encoded),
+    Later(Working),
+}
+
+/// Serves one connection until it ends. `shutdown` completes when no further request is to be read; what is pending is
+/// still answered.
+pub async fn serve(
+    stream: TcpStream,
+    mut dispatch: impl Dispatch,
+    limits: Limits,
+    memory: RequestMemory,
+    shutdown: impl Future<Output = ()>,
+) -> Ended {
+    let (mut read_half, write_half) = stream.into_split();
+    let mut reader = FrameReader::new(limits.request_bytes_max, memory);
+    let mut pending: VecDeque<Pending> = VecDeque::new();
+    let mut pending_bytes = 0;
+    let mut exclusive = false;
+    let mut shutting_down = false;
+    tokio::pin!(shutdown);
+    let mut last_byte = Instant::now();
+    loop {
+        // Dispatch every whole frame that is here, as far as the bounds allow.
+        while !exclusive
+            && !shutting_down
+            && pending.len() < limits.pending_requests_max
+            && (pending.is_empty() || pending_bytes < limits.pending_bytes_max)
+            && let Some((frame, permit)) = reader.next_frame()
+        {
+            let frame_bytes = frame.len();
+            let work = match dispatch.dispatch(frame) {
+                Ok(Answer::Ready(encoded)) => Work::Ready(encoded),
+                Ok(Answer::Nothing) => continue,
+                Ok(Answer::Later(working)) => Work::Later(working),
+                Ok(Answer::Exclusive(working)) => {
+                    exclusive = true;
+                    Work::Later(working)
+                }
+                Err(close) => return close.into(),
+            };
+            pending_bytes += frame_bytes;
+            pending.push_back(Pending { work, frame_bytes, _memory: permit });
+        }
+        if let Some(claimed) = reader.bad_length() {
+            return Ended::FrameLength(claimed);
+        }
+        // Send what is ready at the front.
+        let mut out: VecDeque<Bytes> = VecDeque::new();
+        while let Some(front) = pending.pop_front_if(|front| matches!(front.work, Work::Ready(_))) {
+            pending_bytes -= front.frame_bytes;
+            if let Work::Ready(encoded) = front.work {
+                out.extend(encoded);
+            }
+        }
+        if !out.is_empty() {
+            if let Err(failure) = write_all(&write_half, out).await {
+                return failure.into();
+            }
+            last_byte = Instant::now();
+            continue;
+        }
+        if pending.is_empty() && shutting_down {
+            return Ended::ShuttingDown;
+        }
+        let may_read = !exclusive
+            && !shutting_down
+            && !reader.has_frame()
+            && pending.len() < limits.pending_requests_max
+            && (pending.is_empty() || pending_bytes < limits.pending_bytes_max);
+        let deadline = match (reader.is_inside_frame(), pending.is_empty()) {
+            (true, _) => Some((last_byte + limits.frame_stall, Ended::Stalled)),
+            (false, true) => Some((last_byte + limits.idle, Ended::Idle)),
+            (false, false) => None,
+        };
+        tokio::select! {
+            biased;
+            answered = Front(&mut pending) => {
+                exclusive = false;
+                match answered {
+                    Err(close) => return close.into(),
+                    Ok(None) => if let Some(done) = pending.pop_front() { pending_bytes -= done.frame_bytes },
+                    Ok(Some(encoded)) => if let Some(front) = pending.front_mut() { front.work = Work::Ready(encoded) },
+                }
+            }
+            read = reader.read(&mut read_half), if may_read => match read {
+                Ok(0) => return Ended::ByClient,
+                Ok(_) => last_byte = Instant::now(),
+                Err(failure) => return failure.into(),
+            },
+            // A client that goes away while its requests are worked on is noticed, and they are dropped.
+            gone = hung_up(&write_half), if !may_read => return gone,
+            () = &mut shutdown, if !shutting_down => shutting_down = true,
+            ended = expire(deadline), if may_read => return ended,
+        }
+    }
+}
+
+/// Completes when the first pending request is answered; never, if there is none.
+struct Front<'a>(&'a mut VecDeque<Pending>);
+
+impl Future for Front<'_> {
+    type Output = Result<Option<Encoded>, Close>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0.front_mut() {
+            Some(Pending { work: Work::Later(working), .. }) => working.as_mut().poll(cx),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+async fn expire(deadline: Option<(Instant, Ended)>) -> Ended {
+    match deadline {
+        Some((at, ended)) => {
+            tokio::time::sleep_until(at).await;
+            ended
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the client has closed its end or the connection broke. Looks at the socket from time to time rather than
+/// at readiness, which stays set as long as there are bytes that we are not ready to read.
+async fn hung_up(write_half: &tokio::net::tcp::OwnedWriteHalf) -> Ended {
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Ok(Some(failure)) = write_half.as_ref().take_error() {
+            return failure.into();
+        }
+        let mut byte = [0u8; 1];
+        match write_half.as_ref().peek(&mut byte).now_or_pending() {
+            Some(Ok(0)) => return Ended::ByClient,
+            Some(Err(failure)) => return failure.into(),
+            Some(Ok(_)) | None => {}
+        }
+    }
+}
+
+/// Polls a future once.
+trait NowOrPending: Future + Sized {
+    fn now_or_pending(self) -> Option<Self::Output> {
+        let mut future = std::pin::pin!(self);
+        match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+}
+
+impl<F: Future> NowOrPending for F {}
+
+/// Gather-writes all slices.
+async fn write_all(write_half: &tokio::net::tcp::OwnedWriteHalf, mut out: VecDeque<Bytes>) -> io::Result<()> {
+    while !out.is_empty() {
+        let written = {
+            let slices: SmallVec<[IoSlice<'_>; 16]> =
+                out.iter().take(GATHER_SLICES_MAX).map(|part| IoSlice::new(part)).collect();
+            write_half.try_write_vectored(&slices)
+        };
+        match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(mut written) => {
+                while let Some(front) = out.front_mut() {
+                    if written < front.len() {
+                        front.advance(written);
+                        break;
+                    }
+                    written -= front.len();
+                    out.pop_front();
+                }
+            }
+            Err(busy) if busy.kind() == io::ErrorKind::WouldBlock => write_half.writable().await?,
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}
+
+/// Cuts the byte stream into frames.
+struct FrameReader {
+    frame_bytes_max: usize,
+    memory: RequestMemory,
+    /// Bytes read and not yet cut: small frames, or the beginning of a large one.
+    buffer: BytesMut,
+    large: Option<LargeFrame>,
+    bad_length: Option<i32>,
+}
+
+/// A frame that is read into a buffer of its own.
+struct LargeFrame {
+    length: usize,
+    bytes: BytesMut,
+    /// Paid for, in bytes; at least what `bytes` has room for.
+    paid_bytes: usize,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl FrameReader {
+    fn new(frame_bytes_max: usize, memory: RequestMemory) -> Self {
+        Self { frame_bytes_max, memory, buffer: BytesMut::new(), large: None, bad_length: None }
+    }
+
+    /// A length that no frame may have was read; nothing after it makes sense.
+    fn bad_length(&self) -> Option<i32> {
+        self.bad_length
+    }
+
+    /// The length that the buffer begins with, if it is there and allowed.
+    fn length(&mut self) -> Option<usize> {
+        let prefix = i32::from_be_bytes(*self.buffer.first_chunk::<4>()?);
+        match usize::try_from(prefix) {
+            Ok(length) if length <= self.frame_bytes_max => Some(length),
+            _ => {
+                self.bad_length = Some(prefix);
+                None
+            }
+        }
+    }
+
+    fn has_frame(&mut self) -> bool {
+        match &self.large {
+            Some(large) => large.bytes.len() == large.length,
+            None => self.length().is_some_and(|length| self.buffer.len() - 4 >= length),
+        }
+    }
+
+    fn is_inside_frame(&self) -> bool {
+        self.large.is_some() || !self.buffer.is_empty()
+    }
+
+    /// The next whole frame, with what was paid for it.
+    fn next_frame(&mut self) -> Option<(Bytes, Option<OwnedSemaphorePermit>)> {
+        if !self.has_frame() {
+            return None;
+        }
+        if let Some(large) = self.large.take() {
+            return Some((large.bytes.freeze(), large.memory));
+        }
+        let length = self.length()?;
+        self.buffer.advance(4);
+        let frame = Bytes::copy_from_slice(&self.buffer[..length]);
+        self.buffer.advance(length);
+        if self.buffer.is_empty() {
+            // An idle connection keeps no buffer.
+            self.buffer = BytesMut::new();
+        }
+        Some((frame, None))
+    }
+
+    /// Reads once. Cancelling loses nothing.
+    async fn read(&mut self, read_half: &mut tokio::net::tcp::OwnedReadHalf) -> io::Result<usize> {
+        if self.large.is_none() {
+            // A frame that does not fit the read buffer gets its own.
+            if let Some(length) = self.length().filter(|length| *length > READ_BUFFER_BYTES - 4) {
+                self.buffer.advance(4);
+                let have = self.buffer.len();
+                let mut large = LargeFrame { length, bytes: BytesMut::new(), paid_bytes: 0, memory: None };
+                large.bytes.extend_from_slice(&self.buffer[..have.min(length)]);
+                self.buffer.advance(have.min(length));
+                self.large = Some(large);
+            }
+        }
+        let Some(large) = &mut self.large else {
+            if self.buffer.capacity() - self.buffer.len() < READ_BUFFER_BYTES / 4 {
+                // Nothing to read into yet: wait for bytes first, so that an idle connection costs no buffer.
+                if self.buffer.is_empty() {
+                    read_half.readable().await?;
+                }
+                self.buffer.reserve(READ_BUFFER_BYTES);
+            }
+            return read_half.read_buf(&mut self.buffer).await;
+        };
+        if large.bytes.len() >= large.paid_bytes {
+            let step = large.length.min((large.paid_bytes * 2).max(FRAME_STEP_BYTES));
+            if let Some(permit) = self.memory.take(step - large.paid_bytes).await {
+                match &mut large.memory {
+                    Some(held) => held.merge(permit),
+                    none => *none = Some(permit),
+                }
+            }
+            large.paid_bytes = step;
+            large.bytes.reserve_exact_to(step);
+        }
+        let room = large.paid_bytes - large.bytes.len();
+        let mut limited = bytes::BufMut::limit(&mut large.bytes, room);
+        read_half.read_buf(&mut limited).await
+    }
+}
+
+/// `BytesMut` reserves more than it is asked for unless it is new; a frame's first buffer is exact.
+trait ReserveExactTo {
+    fn reserve_exact_to(&mut self, capacity: usize);
+}
+
+impl ReserveExactTo for BytesMut {
+    fn reserve_exact_to(&mut self, capacity: usize) {
+        if self.capacity() < capacity {
+            let mut grown = BytesMut::with_capacity(capacity);
+            grown.extend_from_slice(self);
+            *self = grown;
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The Kafka listener: connections, requests, handlers.
+
+pub mod connection;
+pub mod fetch_sessions;
+pub mod listener;

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod compression;
+pub mod config;
 pub mod kafka;
 pub mod partitions;

@@ -1,0 +1,167 @@
+//! Where settings come from, in the order in which they override each other: the file, the environment, `--set`.
+//!
+//! Each file, variable and argument is a layer of its own in the figment, so that every value knows who set it.
+
+use super::problem::{Problem, all_keys};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use toml::de::{DeTable, DeValue};
+
+/// What precedes every environment variable that sets a key; `__` stands for the dot.
+pub const ENVIRONMENT_PREFIX: &str = "CHRONIK_";
+
+/// What a configuration is read from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// Variables and their values; those that do not begin with [`ENVIRONMENT_PREFIX`] are passed over.
+    pub environment: Vec<(String, String)>,
+    /// `key=value` each; later ones override earlier ones.
+    pub sets: Vec<String>,
+}
+
+impl Sources {
+    /// The given file and settings, and this process's environment.
+    pub fn of_process(file: Option<PathBuf>, sets: Vec<String>) -> Self {
+        let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+        let ours = |(name, value)| (text(name), text(value));
+        let environment = std::env::vars_os().map(ours).filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
+        Self { file, environment: environment.collect(), sets }
+    }
+
+    /// All of them on top of each other, and what cannot even be read.
+    pub(super) fn layers(&self) -> (Figment, Lines, Vec<Problem>) {
+        let mut figment = Figment::new();
+        let mut lines = Lines::default();
+        let mut problems = Vec::new();
+        if let Some(path) = &self.file {
+            let name = path.display().to_string();
+            match std::fs::read_to_string(path) {
+                Ok(text) => figment = figment.merge(read_file(name, &text, &mut lines, &mut problems)),
+                Err(why) => problems.push(unreadable(name, format!("cannot be read: {why}"))),
+            }
+        }
+        for (name, value) in &self.environment {
+            let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            let origin = format!("environment variable {name}");
+            if rest.contains("__") {
+                let key = rest.to_ascii_lowercase().replace("__", ".");
+                figment = figment.merge(Layer::single(origin, &key, value));
+            } else if let Some(key) =
+                all_keys().into_iter().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest))
+            {
+                // A name without `__` cannot be a key, and container platforms set such names (CHRONIK_SERVICE_HOST …),
+                // so it is passed over, unless only the second underscore is missing.
+                let variable = format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"));
+                let what = format!("is not what sets {key}");
+                let suggestion = Some(format!("Write {variable}, with two underscores between section and key."));
+                problems.push(Problem { suggestion, ..unreadable(origin, what) });
+            }
+        }
+        for set in &self.sets {
+            match set.split_once('=') {
+                Some((key, value)) if key.split('.').all(|part| !part.trim().is_empty()) => {
+                    let key = key.trim();
+                    figment = figment.merge(Layer::single(format!("--set {key}"), key, value));
+                }
+                _ => problems.push(unreadable(format!("--set {set}"), "must be written key=value".into())),
+            }
+        }
+        (figment, lines, problems)
+    }
+}
+
+fn unreadable(origin: String, what: String) -> Problem {
+    Problem { key: String::new(), origin, what, suggestion: None }
+}
+
+/// One source with its name.
+struct Layer {
+    name: String,
+    values: Dict,
+}
+
+impl Layer {
+    /// A single key, from text. Lists and tables are written as in TOML; all else is text that the key's type reads.
+    fn single(name: String, key: &str, text: &str) -> Self {
+        let structured = || {
+            let mut table = toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?;
+            Value::serialize(table.remove("value")?).ok()
+        };
+        let value = if text.trim_start().starts_with(['[', '{']) { structured() } else { None };
+        let value = value.unwrap_or_else(|| Value::from(text));
+        let values = figment::util::nest(key, value).into_dict().unwrap_or_default();
+        Self { name, values }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+/// In which line of which file each key stands.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    file: String,
+    of_key: BTreeMap<String, usize>,
+}
+
+impl Lines {
+    /// `None` if the source is not a file.
+    pub fn line_of(&self, source: &str, key: &str) -> Option<usize> {
+        if source == self.file { self.of_key.get(key).copied() } else { None }
+    }
+
+    fn note(&mut self, text: &str, at: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let key = if at.is_empty() { name.get_ref().to_string() } else { format!("{at}.{}", name.get_ref()) };
+            self.note_value(text, &key, name.span().start, value.get_ref());
+        }
+    }
+
+    fn note_value(&mut self, text: &str, key: &str, start: usize, value: &DeValue<'_>) {
+        self.of_key.insert(key.to_owned(), line_at(text, start));
+        match value {
+            DeValue::Table(table) => self.note(text, key, table),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.note_value(text, &format!("{key}[{index}]"), item.span().start, item.get_ref());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn line_at(text: &str, byte: usize) -> usize {
+    1 + text.as_bytes().iter().take(byte).filter(|byte| **byte == b'\n').count()
+}
+
+/// Reads a TOML file. Where it is no TOML every mistake is told, and none of its keys counts.
+fn read_file(name: String, text: &str, lines: &mut Lines, problems: &mut Vec<Problem>) -> Layer {
+    let (table, mistakes) = DeTable::parse_recoverable(text);
+    let mut values = Dict::new();
+    if mistakes.is_empty() {
+        lines.file.clone_from(&name);
+        lines.note(text, "", table.get_ref());
+        match toml::from_str::<toml::Table>(text).map(Value::serialize) {
+            Ok(Ok(value)) => values = value.into_dict().unwrap_or_default(),
+            Ok(Err(why)) => problems.push(unreadable(name.clone(), format!("cannot be read: {why}"))),
+            Err(why) => problems.push(unreadable(name.clone(), format!("is not TOML: {}", why.message()))),
+        }
+    }
+    for mistake in mistakes {
+        let place = mistake.span().map_or(name.clone(), |span| format!("{name}:{}", line_at(text, span.start)));
+        problems.push(unreadable(place, format!("is not TOML: {}", mistake.message())));
+    }
+    Layer { name, values }
+}

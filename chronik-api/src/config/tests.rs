@@ -1,0 +1,232 @@
+//! Stories of configurations: what is read, what overrides what, and what is refused.
+
+use super::*;
+use std::io::Write;
+
+/// A file that is there while the value lives.
+struct File(tempfile::NamedTempFile);
+
+impl File {
+    fn new(text: &str) -> Self {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+        file.write_all(text.as_bytes()).expect("written");
+        Self(file)
+    }
+
+    fn name(&self) -> String {
+        self.0.path().display().to_string()
+    }
+}
+
+fn read(file: Option<&File>, environment: &[(&str, &str)], sets: &[&str]) -> Result<Loaded, ConfigError> {
+    load(&Sources {
+        file: file.map(|file| file.0.path().to_owned()),
+        environment: environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        sets: sets.iter().map(|set| set.to_string()).collect(),
+    })
+}
+
+fn refused(file: &str, sets: &[&str]) -> Vec<Problem> {
+    let file = File::new(file);
+    let mut problems = read(Some(&file), &[], sets).expect_err("it is wrong").problems;
+    for problem in &mut problems {
+        problem.origin = problem.origin.replace(&file.name(), "FILE");
+    }
+    problems
+}
+
+fn origin(loaded: &Loaded, key: &str) -> String {
+    loaded.entries().into_iter().find(|entry| entry.key == key).expect(key).origin
+}
+
+#[test]
+fn nothing_configured_gives_the_defaults() {
+    let loaded = read(None, &[], &[]).expect("defaults are right");
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.config.listeners()[0].listen.to_string(), "127.0.0.1:9092");
+    assert_eq!(loaded.config.validate(), Ok(()));
+    assert!(loaded.entries().iter().all(|entry| entry.origin == "default"));
+}
+
+#[test]
+fn the_file_yields_to_the_environment_and_that_to_set() {
+    let file = File::new("[node]\nid = 1\nrack = 'file'\n\n[limits]\nconnections = 7\n[topics]\nretention_ms = '2h'\n");
+    let environment = [("CHRONIK_NODE__ID", "2"), ("CHRONIK_LIMITS__CONNECTIONS", "8"), ("HOME", "/root")];
+    let loaded =
+        read(Some(&file), &environment, &["node.id=3", "storage.segment.tail_cache_bytes=1GiB"]).expect("right");
+    assert_eq!(loaded.config.node.id, 3);
+    assert_eq!(loaded.config.limits.connections, 8);
+    assert_eq!(loaded.config.node.rack.as_deref(), Some("file"));
+    assert_eq!(loaded.config.topics.retention_ms, Millis::hours(2));
+    assert_eq!(loaded.config.storage.segment.tail_cache_bytes, ByteSize::gib(1));
+    assert_eq!(origin(&loaded, "node.id"), "--set node.id");
+    assert_eq!(origin(&loaded, "limits.connections"), "environment variable CHRONIK_LIMITS__CONNECTIONS");
+    assert_eq!(origin(&loaded, "node.rack"), format!("{}:3", file.name()));
+    assert_eq!(origin(&loaded, "topics.retention_ms"), format!("{}:8", file.name()));
+    assert_eq!(origin(&loaded, "node.data_dir"), "default");
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_key_its_origin_and_a_suggestion() {
+    let file = "\
+[node]
+id = -4
+data_dirr = 'x'
+[kafka]
+listen = 'nowhere'
+[limit]
+connections = 3
+[topics]
+retention_ms = 'a while'
+default_replication_factor = 3
+[log]
+conections = 1
+";
+    let problems = refused(file, &["limits.request_bytes=1GiB", "limits.memory_bytes=64MiB", "nonsense"]);
+    let found: Vec<_> = problems.iter().map(|p| (p.key.as_str(), p.origin.as_str())).collect();
+    for expected in [
+        ("node.id", "FILE:2"),
+        ("node.data_dirr", "FILE:3"),
+        ("kafka.listen", "FILE:5"),
+        ("limit", "FILE:6"),
+        ("topics.retention_ms", "FILE:9"),
+        ("topics.default_replication_factor", "FILE:10"),
+        ("log.conections", "FILE:12"),
+        ("limits.request_bytes", "--set limits.request_bytes"),
+        ("", "--set nonsense"),
+    ] {
+        assert!(found.contains(&expected), "{expected:?} in {found:#?}");
+    }
+    let suggestion = |key: &str| problems.iter().find(|p| p.key == key).and_then(|p| p.suggestion.clone());
+    assert_eq!(suggestion("node.data_dirr").as_deref(), Some("Did you mean node.data_dir?"));
+    assert_eq!(suggestion("limit").as_deref(), Some("Did you mean limits?"));
+    assert_eq!(suggestion("log.conections").as_deref(), Some("Did you mean admin.connections?"));
+    let error = ConfigError { problems: problems.clone() }.to_string();
+    for said in ["must be at least 0, not -4", "must be a span of time like", "there is no port", "key=value"] {
+        assert!(error.contains(said), "{said:?} in {error}");
+    }
+}
+
+#[test]
+fn what_later_versions_will_have_is_refused_as_such() {
+    let file = "\
+cluster.voters = ['1@a:1']
+[raft]
+transport = 'quic'
+[storage]
+engine = 'plugin'
+plugin = { path = 'x' }
+[[kafka.listeners]]
+name = 'a'
+listen = '127.0.0.1:1'
+tls = { cert = 'c' }
+";
+    let problems = refused(file, &[]);
+    let said = |key: &str| problems.iter().find(|p| p.key == key).map(|p| p.what.clone()).unwrap_or_default();
+    assert!(said("cluster").contains("single node"), "{problems:#?}");
+    assert!(said("raft").contains("single node"));
+    assert!(said("storage.engine").contains("plug-in"));
+    assert!(said("storage.plugin").contains("plug-in"));
+    assert!(said("kafka.listeners[0].tls").contains("TLS"));
+    assert_eq!(problems.len(), 5);
+}
+
+#[test]
+fn kafkas_own_names_are_answered_with_ours() {
+    let problems = refused("num.partitions = 3\nlog.dirs = '/tmp'\n[topics]\nauto_create_topics_enable = false\n", &[]);
+    let suggested: Vec<_> = problems.iter().filter_map(|p| p.suggestion.as_deref()).collect();
+    assert!(suggested.contains(&"Kafka's num.partitions is topics.default_partitions here."), "{problems:#?}");
+    for key in problem::all_keys() {
+        assert!(later::sentence(&key).is_none(), "{key} is there already");
+    }
+    for kafka in ["broker.id", "log.dirs", "message.max.bytes", "group.max.size", "queued.max.request.bytes"] {
+        let ours = later::kafka_name(kafka).expect(kafka);
+        assert!(problem::all_keys().contains(&ours.to_owned()), "{ours}");
+    }
+}
+
+#[test]
+fn impossible_combinations_are_refused() {
+    let told = |file: &str, key: &str| {
+        let problems = refused(file, &[]);
+        assert!(problems.iter().any(|p| p.key == key), "{key} in {problems:#?}");
+    };
+    told("[storage]\nengine = 'memory'\n[topics]\ndurability = 'fsync'", "topics.durability");
+    told("[kafka]\nadvertise = '0.0.0.0:9092'", "kafka.advertise");
+    told("[kafka]\nlisten = '127.0.0.1:9644'", "kafka.listen");
+    told("[kafka]\nlisten = '127.0.0.1:1'\nlisteners = [{ name = 'a', listen = '127.0.0.1:2' }]", "kafka.listen");
+    told("[[kafka.listeners]]\nlisten = '127.0.0.1:2'", "kafka.listeners[0].name");
+    told("[[kafka.listeners]]\nname = 'a'", "kafka.listeners[0].listen");
+    told("[topics]\nmin_insync_replicas = 2", "topics.min_insync_replicas");
+    told("[groups]\nmin_session_timeout_ms = '2h'", "groups.min_session_timeout_ms");
+    told("[log]\nlevel = 'very loud'", "log.level");
+}
+
+#[test]
+fn the_memory_engine_alone_lowers_the_durability_to_what_it_can_keep() {
+    let loaded = read(None, &[], &["storage.engine=memory"]).expect("right");
+    assert_eq!(loaded.config.topics.durability, Durability::Replicated);
+    assert_eq!(origin(&loaded, "topics.durability"), "follows from storage.engine");
+}
+
+#[test]
+fn listeners_come_as_a_list_too() {
+    let file = File::new(
+        "[[kafka.listeners]]\nname = 'in'\nlisten = '127.0.0.1:0'\n\
+         [[kafka.listeners]]\nname = 'out'\nlisten = '0.0.0.0:0'\nadvertise = 'broker.example.org'\n",
+    );
+    let config = read(Some(&file), &[], &[]).expect("right").config;
+    let listeners = config.listeners();
+    assert_eq!(listeners.len(), 2);
+    assert_eq!(listeners[1].name, "out");
+    assert_eq!(listeners[1].advertise.as_ref().map(|a| a.host.as_str()), Some("broker.example.org"));
+
+    let set = read(None, &[], &["kafka.listeners=[{name=\"a\", listen=\"127.0.0.1:5\"}]"]).expect("right").config;
+    assert_eq!(set.listeners()[0].listen.port, 5);
+}
+
+#[test]
+fn text_that_looks_like_a_number_stays_text() {
+    let loaded = read(None, &[("CHRONIK_NODE__RACK", "007")], &[]).expect("right");
+    assert_eq!(loaded.config.node.rack.as_deref(), Some("007"));
+}
+
+#[test]
+fn a_platforms_variables_are_passed_over_but_a_missing_underscore_is_told() {
+    let service = [("CHRONIK_SERVICE_HOST", "10.0.0.1"), ("CHRONIK_PORT", "tcp://10.0.0.1:9092")];
+    assert!(read(None, &service, &[]).is_ok());
+    let problems = read(None, &[("CHRONIK_NODE_ID", "3")], &[]).expect_err("no key").problems;
+    assert!(problems[0].to_string().contains("Write CHRONIK_NODE__ID"), "{problems:?}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_not_there_is_told_with_its_lines() {
+    let problems = refused("[node\nid = 1\nid = = 2\n", &[]);
+    assert!(problems.iter().any(|p| p.origin == "FILE:1"), "{problems:#?}");
+    let missing = Sources { file: Some("/no/such/file.toml".into()), ..Sources::default() };
+    let problems = load(&missing).expect_err("not there").problems;
+    assert!(problems[0].to_string().contains("/no/such/file.toml cannot be read"), "{problems:?}");
+}
+
+#[test]
+fn what_print_shows_is_a_file_that_gives_the_same_configuration() {
+    let sets = ["limits.memory_bytes=1GiB", "node.rack=a\"b", "kafka.advertise=x:9", "topics.retention_ms=-1"];
+    let loaded = read(None, &[], &sets).expect("right");
+    let lines: Vec<_> = loaded.entries().into_iter().filter_map(|e| Some(format!("{} = {}", e.key, e.toml?))).collect();
+    let file = File::new(&lines.join("\n"));
+    assert_eq!(read(Some(&file), &[], &[]).expect("right").config, loaded.config);
+}
+
+#[test]
+fn every_key_is_documented_and_every_default_is_within_its_bounds() {
+    let loaded = read(None, &[], &[]).expect("right");
+    for entry in loaded.entries() {
+        assert!(!entry.documentation.is_empty(), "{}", entry.key);
+        if let Some(toml) = &entry.toml {
+            let text = toml.trim_matches('"');
+            let set = format!("{}={text}", entry.key);
+            let problems = read(None, &[], &[&set]).err().map(|error| error.problems).unwrap_or_default();
+            assert!(problems.is_empty(), "{set}: {problems:#?}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What single keys cannot tell: values that are fine alone and cannot work together.
+
+use super::address;
+use super::problem::Problem;
+use super::{Config, Durability, Engine, Listener};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Keys that contradict each other, or the one machine there is.
+pub(super) struct Conflict {
+    /// All that are concerned; the first is the one to change.
+    pub keys: Vec<String>,
+    what: String,
+    suggestion: String,
+}
+
+impl Conflict {
+    fn new(keys: &[&str], what: impl Into<String>, suggestion: impl Into<String>) -> Self {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        Self { keys, what: what.into(), suggestion: suggestion.into() }
+    }
+
+    pub fn into_problem(self, origins: &BTreeMap<String, String>) -> Problem {
+        let origin = self.keys.iter().find_map(|key| origins.get(key)).cloned().unwrap_or_default();
+        let key = self.keys.into_iter().next().unwrap_or_default();
+        Problem { key, origin, what: self.what, suggestion: Some(self.suggestion) }
+    }
+}
+
+impl Config {
+    /// `is_set` tells keys that somebody wrote from defaults.
+    pub(super) fn conflicts(&self, is_set: &dyn Fn(&str) -> bool) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        self.listener_conflicts(is_set, &mut found);
+        self.topic_conflicts(&mut found);
+        self.limit_conflicts(&mut found);
+        if let Some(why) = level_mistake(&self.log.level) {
+            found.push(Conflict::new(
+                &["log.level"],
+                why,
+                "Write \"info\", or for more of one part \"info,chronik_api::groups=debug\".",
+            ));
+        }
+        found
+    }
+
+    fn listener_conflicts(&self, is_set: &dyn Fn(&str) -> bool, found: &mut Vec<Conflict>) {
+        let listed = !self.kafka.listeners.is_empty();
+        let short_is_default = self.kafka.listen == super::Kafka::default().listen && self.kafka.advertise.is_none();
+        for key in ["kafka.listen", "kafka.advertise"] {
+            if listed && is_set(key) && !short_is_default {
+                found.push(Conflict::new(
+                    &[key, "kafka.listeners"],
+                    "cannot be used together with [[kafka.listeners]]",
+                    "Move it into a listener of the list.",
+                ));
+            }
+        }
+        let mut names = BTreeSet::new();
+        let mut ports = BTreeMap::new();
+        if self.admin.enabled {
+            ports.insert(self.admin.listen.to_string(), "admin.listen".to_owned());
+        }
+        for (index, listener) in self.listeners().iter().enumerate() {
+            let at = if listed { format!("kafka.listeners[{index}]") } else { "kafka".to_owned() };
+            self.check_listener(&at, listener, found);
+            if listed && listener.name.is_empty() {
+                let what = "is missing";
+                found.push(Conflict::new(
+                    &[&format!("{at}.name")],
+                    what,
+                    "Give the listener a name, like \"internal\".",
+                ));
+            } else if !names.insert(listener.name.clone()) {
+                let what = format!("names a second listener {:?}", listener.name);
+                found.push(Conflict::new(&[&format!("{at}.name")], what, "Give each listener a name of its own."));
+            }
+            let key = format!("{at}.listen");
+            if listener.listen.port != 0
+                && let Some(other) = ports.insert(listener.listen.to_string(), key.clone())
+            {
+                let what = format!("is the same address as {other}");
+                found.push(Conflict::new(&[&key, &other], what, "Give each its own port."));
+            }
+        }
+    }
+
+    fn check_listener(&self, at: &str, listener: &Listener, found: &mut Vec<Conflict>) {
+        if listener.listen.host.is_empty() {
+            let key = format!("{at}.listen");
+            found.push(Conflict::new(&[&key], "is missing", "Say where to listen, like \"127.0.0.1:9092\"."));
+        }
+        if let Some(advertised) = &listener.advertise
+            && address::is_wildcard(&advertised.host)
+        {
+            found.push(Conflict::new(
+                &[&format!("{at}.advertise")],
+                format!("is {advertised}, which means \"every address\" and which no client can connect to"),
+                "Advertise a name or an address of this machine that clients can reach.",
+            ));
+        }
+    }
+
+    fn topic_conflicts(&self, found: &mut Vec<Conflict>) {
+        let topics = &self.topics;
+        if topics.default_replication_factor > 1 {
+            found.push(Conflict::new(
+                &["topics.default_replication_factor"],
+                format!("is {}, but there is one node to hold replicas", topics.default_replication_factor),
+                "Write 1; this version runs a single node.",
+            ));
+        }
+        if topics.min_insync_replicas > topics.default_replication_factor {
+            found.push(Conflict::new(
+                &["topics.min_insync_replicas", "topics.default_replication_factor"],
+                format!(
+                    "is {}, but topics.default_replication_factor is {}: every acks=all would be refused",
+                    topics.min_insync_replicas, topics.default_replication_factor
+                ),
+                "Write 1.",
+            ));
+        }
+        if self.storage.engine == Engine::Memory && topics.durability == Durability::Fsync {
+            found.push(Conflict::new(
+                &["topics.durability", "storage.engine"],
+                "is \"fsync\", but what storage.engine = \"memory\" keeps does not survive the process",
+                "Write durability = \"replicated\", or engine = \"segment\".",
+            ));
+        }
+        if topics.max_message_bytes > topics.segment_bytes {
+            found.push(Conflict::new(
+                &["topics.max_message_bytes", "topics.segment_bytes"],
+                format!("is {}, more than a segment holds ({})", topics.max_message_bytes, topics.segment_bytes),
+                "Raise topics.segment_bytes or lower this.",
+            ));
+        }
+    }
+
+    fn limit_conflicts(&self, found: &mut Vec<Conflict>) {
+        let (limits, groups) = (&self.limits, &self.groups);
+        let mut at_most = |key: &str, value: i64, bound_key: &str, bound: i64, why: &str| {
+            if value > bound {
+                let what = format!("is more than {bound_key}: {why}");
+                let suggestion = format!("Lower it to that, or raise {bound_key}.");
+                found.push(Conflict::new(&[key, bound_key], what, suggestion));
+            }
+        };
+        at_most(
+            "limits.request_bytes",
+            limits.request_bytes.0,
+            "limits.memory_bytes",
+            limits.memory_bytes.0,
+            "the largest request could never be read",
+        );
+        at_most(
+            "topics.max_message_bytes",
+            self.topics.max_message_bytes.0,
+            "limits.request_bytes",
+            limits.request_bytes.0,
+            "the largest batch could never be sent",
+        );
+        at_most(
+            "limits.fetch_bytes",
+            limits.fetch_bytes.0,
+            "limits.memory_bytes",
+            limits.memory_bytes.0,
+            "the largest answer could never be sent",
+        );
+        at_most(
+            "groups.min_session_timeout_ms",
+            groups.min_session_timeout_ms.0,
+            "groups.max_session_timeout_ms",
+            groups.max_session_timeout_ms.0,
+            "no session time-out would be right",
+        );
+    }
+}
+
+/// What is wrong with the directives of `log.level`. A lone word must be a level: to the parser it would be the name of a
+/// module, and a misspelt level would silence everything.
+fn level_mistake(directives: &str) -> Option<String> {
+    let lone = |directive: &&str| !directive.contains(['=', '[']);
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let mut words = directives.split(',').map(str::trim).filter(lone);
+    if let Some(word) = words.find(|word| !levels.iter().any(|level| level.eq_ignore_ascii_case(word))) {
+        return Some(format!("names {word:?}, which is none of {}", levels.join(", ")));
+    }
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(directives);
+    parsed.err().map(|why| format!("is no list of directives: {why}"))
+}

@@ -14,6 +14,7 @@
 //! - [`ids`], [`time`], [`payload`]: the vocabulary: newtypes, and the rope that record bytes travel in.
 //! - [`wal`], [`pending`]: the storage contract and how its calls complete.
 //! - [`batch`]: Kafka's record batch v2: a small owned header before shared bytes.
+//! - [`metadata`]: what the cluster knows of itself: records, the image they make, and what a controller decides.
 //! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
 
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@
 pub mod batch;
 pub mod driver;
 pub mod ids;
+pub mod metadata;
 pub mod partition;
 pub mod payload;
 pub mod pending;

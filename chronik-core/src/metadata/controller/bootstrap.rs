@@ -1,0 +1,96 @@
+//! The first facts of a cluster, the start of a broker, and the numbers that are never given out twice.
+
+use super::Decision;
+use crate::ids::{LogId, NodeId, ProducerId};
+use crate::metadata::image::{Image, Listener};
+use crate::metadata::names;
+use crate::metadata::records::{
+    ClusterRecord, FeatureLevelRecord, ListenerRecord, LogRecord, METADATA_VERSION, METADATA_VERSION_LATEST,
+    ProducerIdsRecord, Record, RegisterBrokerRecord,
+};
+
+/// How many producer ids a broker reserves at a time: as many as Kafka's, so that a restart wastes few of the 2^63.
+pub const PRODUCER_ID_BLOCK: i64 = 1_000;
+
+/// What a new cluster needs from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstStart {
+    /// Random; becomes the cluster's id.
+    pub cluster_id: [u8; 16],
+}
+
+/// The facts of a cluster's first start; none where the log has them.
+///
+/// Only `metadata.version` is finalized: the other features that Kafka has stand for protocols that are not served.
+pub fn bootstrap(image: &Image, first: FirstStart) -> Decision<()> {
+    let mut records = Vec::new();
+    if image.cluster_id().is_empty() {
+        records.push(Record::Cluster(ClusterRecord { cluster_id: names::cluster_id_text(first.cluster_id) }));
+    }
+    if image.metadata_version() == 0 {
+        records.push(Record::FeatureLevel(FeatureLevelRecord {
+            name: METADATA_VERSION.into(),
+            level: i32::from(METADATA_VERSION_LATEST),
+            features_epoch: None,
+        }));
+    }
+    Decision::new(records, ())
+}
+
+/// A start of a broker's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub node: NodeId,
+    /// Random, drawn at this start.
+    pub incarnation: [u8; 16],
+    /// Random, drawn once for the data directory.
+    pub directory_id: [u8; 16],
+    pub rack: Option<String>,
+    pub listeners: Vec<Listener>,
+    /// The process before stopped in order, with everything synced.
+    pub clean: bool,
+    /// Logs that came back with less than they had.
+    pub damaged: Vec<LogId>,
+}
+
+/// Every start registers anew; applying it begins a new epoch of whatever the broker leads.
+pub fn register_broker(registration: &Registration) -> Decision<()> {
+    let listeners = registration.listeners.iter().map(|listener| ListenerRecord {
+        name: listener.name.clone(),
+        host: listener.host.clone(),
+        port: u32::from(listener.port),
+    });
+    let damaged =
+        registration.damaged.iter().map(|log| LogRecord { topic_id: log.topic.0.to_vec(), partition: log.partition });
+    let record = RegisterBrokerRecord {
+        node_id: registration.node.0,
+        incarnation: registration.incarnation.to_vec(),
+        directory_id: registration.directory_id.to_vec(),
+        rack: registration.rack.clone(),
+        listeners: listeners.collect(),
+        clean: registration.clean,
+        damaged: damaged.collect(),
+        broker_epoch: None,
+    };
+    Decision::new(vec![Record::RegisterBroker(record)], ())
+}
+
+/// Producer ids that are the asker's alone, used or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerIdBlock {
+    pub first: ProducerId,
+    pub count: i64,
+}
+
+/// All 2^63 are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are no producer ids left")]
+pub struct ProducerIdsExhausted;
+
+/// The next [`PRODUCER_ID_BLOCK`] of them.
+pub fn reserve_producer_ids(image: &Image) -> Result<Decision<ProducerIdBlock>, ProducerIdsExhausted> {
+    let first = image.next_producer_id();
+    let next = first.checked_add(PRODUCER_ID_BLOCK).ok_or(ProducerIdsExhausted)?;
+    let block = ProducerIdBlock { first: ProducerId(first), count: PRODUCER_ID_BLOCK };
+    Ok(Decision::new(vec![Record::ProducerIds(ProducerIdsRecord { next })], block))
+}

@@ -1,1 +1,34 @@
+//! The Kafka wire protocol, sans-IO: bytes in, messages out, and back.
 //!
+//! - [`decode`], [`encode`]: reading from a frame and writing to a rope. **Invariant:** no length or count is believed
+//!   before it is checked against the bytes that remain, and what decoding builds in memory is bounded by a small
+//!   multiple of the frame (a frame is all it takes to kill a broker that allocates first).
+//! - [`wire`]: the types a message is made of, and how a field behaves over versions.
+//! - [`message`]: the macro that declares a message, and the [`Request`] trait that ties the two halves of an API together.
+//! - [`header`]: what goes before a request and a response.
+//! - [`error`]: Kafka's error codes.
+//! - [`api`]: one file per API.
+//!
+//! **Copies.** Decoding copies nothing: strings, byte fields and records are slices of the frame, and keep it alive.
+//! Encoding copies small fields into chunks and splices larger byte fields in by reference
+//! ([`encode::SPLICE_BYTES_MIN`]).
+//!
+//! Messages follow Kafka's own schemas (the JSON files in its sources), in the versions that a Kafka 4.3 broker serves.
+
+#![forbid(unsafe_code)]
+
+#[macro_use]
+pub mod message;
+pub mod api;
+pub mod decode;
+pub mod encode;
+pub mod error;
+pub mod header;
+pub mod wire;
+
+pub use decode::{DecodeError, Decoder};
+pub use encode::Encoder;
+pub use error::ErrorCode;
+pub use header::{RequestHeader, decode_request, decode_response, encode_request, encode_response};
+pub use message::{Message, Request};
+pub use wire::{Records, Str, Uuid};

@@ -1,0 +1,174 @@
+//! The macro that declares messages, and what a request is.
+//!
+//! ```text
+//! message! {
+//!     pub struct MetadataRequest flexible 9;
+//!     topics: Option<Vec<MetadataRequestTopic>> [since(0).null(1)];
+//!     allow_auto_topic_creation: bool [since(4)] = true;
+//! }
+//! ```
+//!
+//! declares the structure, its default, and its encoding in every version: a field is written and read in the versions
+//! its [`crate::wire::Spec`] names, in the order of declaration, and tagged ones after all others, by number; `flexible N`
+//! is the first version with compact lengths and tagged fields (`never` if there is none). In a version that lacks a
+//! field it keeps its default when read, and is left out when written.
+
+use crate::decode::{DecodeError, Decoder};
+use crate::encode::Encoder;
+use crate::wire::{Form, Wire};
+use bytes::Bytes;
+use std::ops::RangeInclusive;
+
+/// A first flexible version that never comes.
+pub const NEVER: i16 = i16::MAX;
+
+/// A whole request or response, as opposed to a structure inside one.
+pub trait Message: Wire + Default {
+    /// First version with compact lengths and tagged fields.
+    const FLEXIBLE_SINCE: i16;
+
+    fn form(version: i16) -> Form {
+        Form { version, flexible: version >= Self::FLEXIBLE_SINCE }
+    }
+
+    /// Writes the message alone, without any header.
+    fn encode(&self, out: &mut Encoder, version: i16) {
+        self.put(out, Self::form(version));
+    }
+
+    /// Reads the message alone; it must end where `input` does.
+    fn decode(input: &mut Decoder, version: i16) -> Result<Self, DecodeError> {
+        let message = Self::get(input, Self::form(version))?;
+        input.finish()?;
+        Ok(message)
+    }
+
+    /// The message as one slice. **Copies.** For what goes inside other messages: subscriptions, assignments, records.
+    fn to_bytes(&self, version: i16) -> Bytes {
+        let mut out = Encoder::new();
+        self.encode(&mut out, version);
+        out.finish().concat().into()
+    }
+}
+
+/// A request, and with it its API.
+pub trait Request: Message {
+    const KEY: i16;
+    const NAME: &'static str;
+    /// What this codec speaks.
+    const VERSIONS: RangeInclusive<i16>;
+    type Response: Message;
+}
+
+/// See the module's head.
+#[macro_export]
+macro_rules! message {
+    (@default) => { Default::default() };
+    (@default $default:expr) => { $default };
+    (@flexible never) => { $crate::message::NEVER };
+    (@flexible $since:literal) => { $since };
+    (
+        $(#[$attribute:meta])*
+        pub struct $name:ident flexible $flexible:tt;
+        $($(#[$field_attribute:meta])* $field:ident : $type:ty [$spec:expr] $(= $default:expr)?;)*
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $($(#[$field_attribute])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $crate::message!(@default $($default)?),)* }
+            }
+        }
+
+        impl $crate::wire::Wire for $name {
+            #[allow(unused_imports, unused_variables)]
+            fn put(&self, out: &mut $crate::Encoder, form: $crate::wire::Form) {
+                use $crate::wire::{Field, Spec, since};
+                $({
+                    const SPEC: Spec = $spec;
+                    if SPEC.tag_number().is_none() && SPEC.is_in(form.version) {
+                        self.$field.put_field(out, form, SPEC);
+                    }
+                })*
+                if form.flexible {
+                    // Tagged fields at their defaults are left out.
+                    let default = Self::default();
+                    let mut count = 0u32;
+                    let mut section = $crate::Encoder::new();
+                    $({
+                        const SPEC: Spec = $spec;
+                        if let Some(tag) = SPEC.tag_number()
+                            && SPEC.is_in(form.version)
+                            && self.$field != default.$field
+                        {
+                            let mut inside = $crate::Encoder::new();
+                            self.$field.put_field(&mut inside, form, SPEC);
+                            count += 1;
+                            section.unsigned_varint(tag);
+                            section.unsigned_varint(inside.len() as u32);
+                            section.append(inside);
+                        }
+                    })*
+                    out.unsigned_varint(count);
+                    out.append(section);
+                }
+            }
+
+            #[allow(unused_imports, unused_mut, unused_variables)]
+            fn get(
+                input: &mut $crate::Decoder,
+                form: $crate::wire::Form,
+            ) -> Result<Self, $crate::DecodeError> {
+                use $crate::wire::{Field, Spec, since};
+                let mut message = Self::default();
+                $({
+                    const SPEC: Spec = $spec;
+                    if SPEC.tag_number().is_none() && SPEC.is_in(form.version) {
+                        message.$field = Field::get_field(input, form, SPEC)?;
+                    }
+                })*
+                if form.flexible {
+                    input.tagged_fields(|tag, inside| {
+                        $({
+                            const SPEC: Spec = $spec;
+                            if SPEC.tag_number() == Some(tag) && SPEC.is_in(form.version) {
+                                message.$field = Field::get_field(inside, form, SPEC)?;
+                                return Ok(true);
+                            }
+                        })*
+                        Ok(false)
+                    })?;
+                }
+                Ok(message)
+            }
+        }
+
+        impl $crate::Message for $name {
+            const FLEXIBLE_SINCE: i16 = $crate::message!(@flexible $flexible);
+        }
+    };
+}
+
+/// Ties a request to its key, its versions and its response.
+#[macro_export]
+macro_rules! api {
+    ($request:ident => $response:ident, key $key:literal, versions $versions:expr) => {
+        impl $crate::Request for $request {
+            const KEY: i16 = $key;
+            const NAME: &'static str = {
+                // "ProduceRequest" without its last seven letters.
+                const FULL: &str = stringify!($request);
+                match FULL.split_at_checked(FULL.len() - 7) {
+                    Some((name, _)) => name,
+                    None => FULL,
+                }
+            };
+            const VERSIONS: std::ops::RangeInclusive<i16> = $versions;
+            type Response = $response;
+        }
+    };
+}

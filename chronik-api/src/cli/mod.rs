@@ -1,1 +1,81 @@
-//! The command line.
+//! The command line: `chronik` alone serves; the rest are Kafka clients and tools for a first try and for trouble.
+//!
+//! - [`serve`]: the broker as a process: logs, signals, limits of the system.
+//! - [`config`], [`bench`]: tools that need no broker.
+//! - [`topic`], [`group`], [`produce`], [`consume`]: small clients over [`client`].
+//! - [`dump`]: reads a log's files.
+//!
+//! **Conventions.** Results go to standard output, as a table or with `--json` as JSON; everything else goes to standard
+//! error. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. An error says what to do next.
+
+mod bench;
+mod config;
+pub mod greeting;
+mod output;
+mod serve;
+
+use clap::{Args, Parser, Subcommand};
+use output::Failure;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A Kafka-compatible broker in one binary. Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "chronik", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ConfigArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker
+    Serve(ConfigArgs),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Measure a broker: runs chronik-bench with the arguments given
+    #[command(disable_help_flag = true)]
+    Bench(bench::BenchArgs),
+}
+
+/// Where a broker listens unless told otherwise, and so where clients look for one.
+const DEFAULT_BOOTSTRAP: &str = "127.0.0.1:9092";
+
+/// Where the configuration comes from.
+#[derive(Args, Clone, Debug)]
+struct ConfigArgs {
+    /// TOML file; without one the defaults hold
+    #[arg(long, short, value_name = "FILE", env = "CHRONIK_CONFIG")]
+    config: Option<PathBuf>,
+    /// Override one key, like --set kafka.listen=0.0.0.0:9092; may be given many times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    fn load(self) -> Result<crate::config::Loaded, Failure> {
+        let sources = crate::config::Sources::of_process(self.config, self.set);
+        crate::config::load(&sources).map_err(|error| Failure::usage(error.to_string()))
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Config(command)) => config::run(command),
+        Some(Command::Bench(args)) => bench::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -65,6 +65,9 @@ impl Exposition {
     }
 }
 
+/// A family that every `T` has one series of: name, help, value.
+type Series<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
 /// The values of one scrape, on their way into text.
 struct Scrape {
     metrics: Arc<Metrics>,
@@ -150,7 +153,7 @@ impl Scrape {
             m.request_memory_bytes.get(),
         )?;
         let apis: Vec<(String, &ApiMetrics)> = m.apis().map(|(key, api)| ((self.names.api)(key), api)).collect();
-        let totals: [(&str, &str, fn(&ApiMetrics) -> u64); 3] = [
+        let totals: [Series<ApiMetrics, u64>; 3] = [
             ("chronik_requests", "Requests answered", |api| api.requests.get()),
             ("chronik_request_bytes", "Bytes of requests", |api| api.request_bytes.get()),
             ("chronik_response_bytes", "Bytes of answers", |api| api.response_bytes.get()),
@@ -177,7 +180,7 @@ impl Scrape {
 
     fn topics(&self, out: &mut Families<'_>) -> fmt::Result {
         let topics = self.metrics.topics();
-        let totals: [(&str, &str, fn(&TopicMetrics) -> u64); 5] = [
+        let totals: [Series<TopicMetrics, u64>; 5] = [
             ("chronik_topic_produced_records", "Records appended", |topic| topic.produced_records.get()),
             ("chronik_topic_produced_bytes", "Bytes of batches appended", |topic| topic.produced_bytes.get()),
             ("chronik_topic_produced_batches", "Batches appended", |topic| topic.produced_batches.get()),
@@ -232,7 +235,7 @@ impl Scrape {
         out.gauge("chronik_offline_partitions", "Partitions whose log failed", count(|sample| sample.offline))?;
         let omitted = all.len().saturating_sub(PARTITIONS_MAX) as i64;
         out.gauge("chronik_partitions_omitted", "Partitions too many to be shown one by one", omitted)?;
-        let values: [(&str, &str, fn(&PartitionSample) -> i64); 7] = [
+        let values: [Series<PartitionSample, i64>; 7] = [
             ("chronik_partition_log_start_offset", "First offset that can be read", |sample| sample.log_start),
             ("chronik_partition_high_watermark", "Offset below which consumers read", |sample| sample.high_watermark),
             ("chronik_partition_log_end_offset", "Offset of the next record", |sample| sample.log_end),

@@ -1,0 +1,103 @@
+//! What a broker says when it is ready: where it is, what it keeps, and what to type next.
+
+use crate::config::reach::Advertised;
+use crate::config::{Config, Durability, Engine, Listener};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+/// A broker that serves.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Each listener with the address it got and the one it advertises; never empty.
+    pub listeners: Vec<(Listener, SocketAddr, Advertised)>,
+    /// `None` if it is switched off.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Prints the greeting to standard output. A closed standard output is no reason not to serve.
+pub fn announce(config: &Config, started: &Started) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(greeting(config, started).as_bytes()).and_then(|()| out.flush());
+}
+
+fn greeting(config: &Config, started: &Started) -> String {
+    let mut text = format!("chronik {} is ready\n\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<12}{value}");
+    };
+    let several = started.listeners.len() > 1;
+    for (listener, bound, advertised) in &started.listeners {
+        let name = if several { format!("kafka {}", listener.name) } else { "kafka".to_owned() };
+        let shown = if advertised.to_string() == bound.to_string() {
+            bound.to_string()
+        } else {
+            format!("{bound}, advertised as {advertised}")
+        };
+        line(&name, shown);
+    }
+    match config.storage.engine {
+        Engine::Segment => {
+            let path = &config.node.data_dir;
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            line("data", absolute.display().to_string());
+        }
+        Engine::Memory => line("data", "in memory, gone when this process ends".to_owned()),
+    }
+    line("engine", config.storage.engine.to_string());
+    let meaning = match (config.topics.durability, config.storage.engine) {
+        (Durability::Fsync, _) => "a record that is acknowledged with acks=all survives a power cut",
+        (Durability::Replicated, Engine::Memory) => "acknowledged when appended",
+        (Durability::Replicated, Engine::Segment) => {
+            "acknowledged when written: survives this process, not a power cut"
+        }
+    };
+    line("durability", format!("{} ({meaning})", config.topics.durability));
+    match started.admin {
+        Some(admin) => line("admin", format!("http://{admin}/  (healthz, readyz, metrics)")),
+        None => line("admin", "off".to_owned()),
+    }
+    let bootstrap = started.listeners.first().map(|(_, _, advertised)| advertised.to_string());
+    let bootstrap = match bootstrap.as_deref() {
+        None | Some(super::DEFAULT_BOOTSTRAP) => String::new(),
+        Some(address) => format!(" --bootstrap {address}"),
+    };
+    let _ = write!(
+        text,
+        "\nNext, in another terminal:\n\n  \
+         chronik topic create hello --partitions 3{bootstrap}\n  \
+         echo 'hello, world' | chronik produce hello{bootstrap}\n  \
+         chronik consume hello --from-beginning{bootstrap}\n\n"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(config: &Config, port: u16) -> Started {
+        let listener = config.listeners().remove(0);
+        let bound: SocketAddr = ([127, 0, 0, 1], port).into();
+        let advertised = crate::config::reach::advertised(&listener, bound);
+        Started { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()) }
+    }
+
+    #[test]
+    fn the_greeting_says_where_the_broker_is_what_it_keeps_and_what_to_type_next() {
+        let config = Config::default();
+        let text = greeting(&config, &started(&config, 9092));
+        for said in ["127.0.0.1:9092", "chronik-data", "segment", "fsync", "http://127.0.0.1:9644/"] {
+            assert!(text.contains(said), "{said} in {text}");
+        }
+        assert!(text.contains("chronik consume hello --from-beginning\n"), "{text}");
+    }
+
+    #[test]
+    fn the_commands_name_the_address_where_it_is_not_the_usual_one() {
+        let config = Config::default();
+        let text = greeting(&config, &started(&config, 4711));
+        assert!(text.contains("chronik topic create hello --partitions 3 --bootstrap 127.0.0.1:4711"), "{text}");
+    }
+}

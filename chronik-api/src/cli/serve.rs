@@ -1,0 +1,99 @@
+//! `chronik serve`: the broker as a process: logs, the system's limits, signals.
+
+use super::ConfigArgs;
+use super::output::Failure;
+use crate::config::{Config, Log, LogFormat};
+use std::io::IsTerminal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// File handles besides those of connections: logs, their indexes, the runtime.
+const OTHER_FILES: u64 = 1_000;
+
+pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
+    let config = args.load()?.config;
+    log_to_standard_error(&config.log)?;
+    raise_file_limit(&config);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name("chronik");
+    if let threads @ 1.. = config.node.worker_threads {
+        runtime.worker_threads(usize::try_from(threads).unwrap_or(1));
+    }
+    let runtime = runtime.build().map_err(|why| Failure::failed(format!("cannot start threads: {why}")))?;
+    let served = runtime.block_on(async {
+        let asked = Asked::listen().map_err(|why| Failure::failed(format!("cannot listen for signals: {why}")))?;
+        let _ = (config, asked.once_then_insist());
+        Err(Failure::failed("this build has no server"))
+    });
+    // Whatever still runs in the background has had its time: blocking work must not hold up the exit.
+    runtime.shutdown_background();
+    served
+}
+
+fn log_to_standard_error(log: &Log) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&log.level).map_err(|why| Failure::usage(format!("log.level: {why}")))?;
+    // A closed standard error must not end the broker, which is what complaining about it there would do.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false);
+    let set = match log.format {
+        LogFormat::Human => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    set.map_err(|why| Failure::failed(format!("cannot set up logging: {why}")))
+}
+
+/// Raises the soft limit of file handles to what the hard one allows: distributions leave it at 1,024, which is a few
+/// hundred clients.
+fn raise_file_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = u64::from(config.limits.connections) + OTHER_FILES;
+    // Both `None` mean "no limit".
+    let Some(now) = current.filter(|now| *now < wanted) else { return };
+    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let got = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
+        Ok(()) => raised,
+        Err(_) => now,
+    };
+    if got < wanted {
+        tracing::warn!(
+            "this process may open {got} files, but limits.connections = {} may need {wanted}: \
+             raise the limit (ulimit -n, LimitNOFILE=) or lower the setting",
+            config.limits.connections
+        );
+    }
+}
+
+/// The signals that ask a process to stop.
+struct Asked {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Asked {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The exit code by convention: 128 and the signal's number.
+    async fn next(&mut self) -> (&'static str, i32) {
+        tokio::select! {
+            _ = self.terminate.recv() => ("SIGTERM", 143),
+            _ = self.interrupt.recv() => ("SIGINT", 130),
+        }
+    }
+
+    /// Ends at the first signal. A second one ends the process on the spot: who repeats it does not want to wait.
+    async fn once_then_insist(mut self) {
+        let (name, _) = self.next().await;
+        tracing::info!("{name}: stopping; once more to stop without waiting");
+        tokio::spawn(async move {
+            let (name, code) = self.next().await;
+            tracing::warn!("{name} again: gone without finishing");
+            std::process::exit(code);
+        });
+    }
+}

@@ -6,5 +6,6 @@ pub mod clock;
 pub mod compression;
 pub mod config;
 pub mod kafka;
+pub mod metadata;
 pub mod metrics;
 pub mod partitions;

@@ -15,8 +15,8 @@ message! {
 
 message! {
     pub struct TopicPartition flexible never;
-    topic: Str [since(1)];
-    partitions: Vec<i32> [since(1)];
+    topic: Str [since(0)];
+    partitions: Vec<i32> [since(0)];
 }
 
 message! {

@@ -1,6 +1,7 @@
 //! `chronik serve`: the broker as a process: logs, the system's limits, signals.
 
 use super::ConfigArgs;
+use super::greeting::{self, Started};
 use super::output::Failure;
 use crate::config::{Config, Log, LogFormat};
 use std::io::IsTerminal;
@@ -22,12 +23,28 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let runtime = runtime.build().map_err(|why| Failure::failed(format!("cannot start threads: {why}")))?;
     let served = runtime.block_on(async {
         let asked = Asked::listen().map_err(|why| Failure::failed(format!("cannot listen for signals: {why}")))?;
-        let _ = (config, asked.once_then_insist());
-        Err(Failure::failed("this build has no server"))
+        crate::server::run(config, asked.once_then_insist(), |config, up| {
+            let started = Started { listeners: up.listeners.clone(), admin: up.admin };
+            greeting::announce(config, &started);
+        })
+        .await
+        .map_err(|why| Failure::failed(with_causes(&why)))
     });
     // Whatever still runs in the background has had its time: blocking work must not hold up the exit.
     runtime.shutdown_background();
     served
+}
+
+/// An error and what led to it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
 }
 
 fn log_to_standard_error(log: &Log) -> Result<(), Failure> {

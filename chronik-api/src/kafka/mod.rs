@@ -1,5 +1,15 @@
-//! The Kafka listener: connections, requests, handlers.
+//! The Kafka listener.
+//!
+//! - [`listener`] accepts, [`connection`] cuts frames and keeps the order of answers, [`dispatch`] finds the handler.
+//! - [`handler`]: what a handler is; [`handlers`]: one file per API.
+//! - [`context`]: who asks. [`resolve`]: what they name. [`fetch_sessions`], [`recode`]: parts of Fetch and Produce.
 
 pub mod connection;
+pub mod context;
+pub mod dispatch;
 pub mod fetch_sessions;
+pub mod handler;
+pub mod handlers;
 pub mod listener;
+pub mod recode;
+pub mod resolve;

@@ -256,6 +256,14 @@ impl Batch {
         payload
     }
 
+    /// The same batch with its records in another form; length, codec and checksum follow.
+    pub fn with_records(mut self, codec: Compression, records: Bytes) -> Batch {
+        self.header.batch_length = (HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()) as i32;
+        self.header.attributes = self.header.attributes.with_compression(codec);
+        self.header.crc = self.header.checksum(&records);
+        Batch { records, ..self }
+    }
+
     /// Whether the checksum is right.
     pub fn is_intact(&self) -> bool {
         self.header.checksum(&self.records) == self.header.crc

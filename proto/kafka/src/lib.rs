@@ -26,6 +26,9 @@ pub mod error;
 pub mod header;
 pub mod wire;
 
+#[cfg(test)]
+mod oracle;
+
 pub use decode::{DecodeError, Decoder};
 pub use encode::Encoder;
 pub use error::ErrorCode;

@@ -147,6 +147,23 @@ macro_rules! message {
             }
         }
 
+        #[cfg(test)]
+        impl $crate::oracle::Sample for $name {
+            #[allow(unused_imports, unused_mut, unused_variables)]
+            fn sample(draw: &mut $crate::oracle::Draw, form: $crate::wire::Form) -> Self {
+                use $crate::oracle::SampleField;
+                use $crate::wire::{Spec, since};
+                let mut message = Self::default();
+                $({
+                    const SPEC: Spec = $spec;
+                    if SPEC.is_in(form.version) && (SPEC.tag_number().is_none() || form.flexible) {
+                        message.$field = SampleField::sample_field(draw, form, SPEC);
+                    }
+                })*
+                message
+            }
+        }
+
         impl $crate::Message for $name {
             const FLEXIBLE_SINCE: i16 = $crate::message!(@flexible $flexible);
         }

@@ -15,12 +15,18 @@ message! {
 
 message! {
     pub struct TopicPartition flexible never;
-    topic: Str [since(0)];
-    partitions: Vec<i32> [since(0)];
+    topic: Str [since(1)];
+    partitions: Vec<i32> [since(1)];
 }
 
 message! {
     pub struct ConsumerProtocolAssignment flexible never;
-    assigned_partitions: Vec<TopicPartition> [since(0)];
+    assigned_partitions: Vec<ResponseTopicPartition> [since(0)];
     user_data: Option<Bytes> [since(0).null(0)];
+}
+
+message! {
+    pub struct ResponseTopicPartition flexible never;
+    topic: Str [since(0)];
+    partitions: Vec<i32> [since(0)];
 }

@@ -22,8 +22,26 @@ message! {
     pub struct DescribeQuorumResponse flexible 0;
     error_code: i16 [since(0)];
     error_message: Option<Str> [since(2).null(2)];
-    topics: Vec<TopicData> [since(0)];
+    topics: Vec<ResponseTopicData> [since(0)];
     nodes: Vec<Node> [since(2)];
+}
+
+message! {
+    pub struct ResponseTopicData flexible 0;
+    topic_name: Str [since(0)];
+    partitions: Vec<ResponsePartitionData> [since(0)];
+}
+
+message! {
+    pub struct ResponsePartitionData flexible 0;
+    partition_index: i32 [since(0)];
+    error_code: i16 [since(0)];
+    error_message: Option<Str> [since(2).null(2)];
+    leader_id: i32 [since(0)];
+    leader_epoch: i32 [since(0)];
+    high_watermark: i64 [since(0)];
+    current_voters: Vec<ReplicaState> [since(0)];
+    observers: Vec<ReplicaState> [since(0)];
 }
 
 message! {

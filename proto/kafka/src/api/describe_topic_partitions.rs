@@ -24,7 +24,7 @@ message! {
     pub struct DescribeTopicPartitionsResponse flexible 0;
     throttle_time_ms: i32 [since(0)];
     topics: Vec<DescribeTopicPartitionsResponseTopic> [since(0)];
-    next_cursor: Option<Cursor> [since(0).null(0)];
+    next_cursor: Option<ResponseCursor> [since(0).null(0)];
 }
 
 message! {
@@ -48,6 +48,12 @@ message! {
     eligible_leader_replicas: Option<Vec<i32>> [since(0).null(0)];
     last_known_elr: Option<Vec<i32>> [since(0).null(0)];
     offline_replicas: Vec<i32> [since(0)];
+}
+
+message! {
+    pub struct ResponseCursor flexible 0;
+    topic_name: Str [since(0)];
+    partition_index: i32 [since(0)];
 }
 
 api!(DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse, key 75, versions 0..=0);

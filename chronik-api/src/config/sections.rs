@@ -107,22 +107,40 @@ section! {
     }
 }
 
+choice! {
+    /// Whether one sync of the whole file system may stand for many of single logs. Everybody's unwritten data on that
+    /// file system is then waited for.
+    pub enum SyncFilesystem {
+        Never = "never",
+        /// Where the data directory is a file system of its own.
+        IfOwn = "if-own",
+        Always = "always",
+    }
+}
+
 section! {
     /// Options of the engine that keeps logs in files.
     pub struct SegmentOptions {
-        /// Recent bytes of all logs together that stay in memory, so that consumers at the tail never touch a file.
-        tail_cache_bytes: ByteSize = ByteSize::mib(64), 0..=ByteSize::GIB << 10;
-        /// Bytes of all logs together that may wait to be written; beyond it producers are held back.
+        /// Recent bytes of all logs together that stay in memory, so that consumers at the tail never touch a file; those
+        /// further behind are served from the page cache.
+        tail_cache_bytes: ByteSize = ByteSize::mib(32), 0..=ByteSize::GIB << 10;
+        /// Bytes of all logs together that may wait to be written; beyond it producers are held back, since the disk is
+        /// slower than they are.
         unwritten_bytes: ByteSize = ByteSize::mib(64), ByteSize::MIB..=ByteSize::GIB << 10;
-        /// Up to so many logs are synced one by one, in parallel; more are synced by one call for the whole file system.
-        sync_crossover: u32 = 8, 1..=100_000;
-        /// Whether that one call may be made although the data directory shares its file system with others, whose
-        /// unwritten data it then waits for.
-        sync_shared_filesystem: bool = false;
-        /// Log bytes between two entries of the offset index: what a read skips at most.
-        index_interval_bytes: ByteSize = ByteSize::kib(16), 512..=ByteSize::GIB;
-        /// File handles of sealed segments kept open for reading.
-        open_segments: u32 = 1_000, 1..=1_000_000;
+        /// Segment files kept open, all logs together; those with unsynced data stay open beyond it.
+        open_files: u32 = 512, 8..=10_000_000;
+        /// Room on the device that records may not take, for what must be written to go on.
+        free_bytes_min: ByteSize = ByteSize::mib(16), 0..=ByteSize::GIB << 10;
+        /// After so many bytes a log is synced though nobody asks: bounds what is read after a crash.
+        checkpoint_bytes: ByteSize = ByteSize::mib(64), ByteSize::MIB..=ByteSize::GIB << 10;
+        /// Threads for reads that wait for the device.
+        read_threads: u32 = 4, 1..=1_024;
+        /// Logs synced at the same time, one by one.
+        sync_threads: u32 = 8, 1..=1_024;
+        /// From so many waiting logs on, one sync of the whole file system takes their place, where that is allowed.
+        sync_filesystem_from_logs: u32 = 16, 2..=10_000_000;
+        /// Where it is allowed: "never", "if-own" (the data directory is a file system of its own), "always".
+        sync_filesystem: SyncFilesystem = SyncFilesystem::IfOwn;
     }
 }
 

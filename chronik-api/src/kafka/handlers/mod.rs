@@ -7,6 +7,7 @@ pub mod describe_producers;
 pub mod fetch;
 pub mod init_producer_id;
 pub mod list_offsets;
+pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 
@@ -17,6 +18,7 @@ pub static APIS: &[Api] = &[
     api::<produce::ProduceRequest>(),
     api::<fetch::FetchRequest>(),
     api::<list_offsets::ListOffsetsRequest>(),
+    api::<chronik_proto_kafka::api::metadata::MetadataRequest>(),
     api::<chronik_proto_kafka::api::api_versions::ApiVersionsRequest>(),
     api::<delete_records::DeleteRecordsRequest>(),
     api::<init_producer_id::InitProducerIdRequest>(),

@@ -1,0 +1,209 @@
+//! Metadata (3): which brokers and topics there are, and who leads what.
+//!
+//! - Version 0 asks for all topics with an empty list, later versions with null, and an empty list asks for none.
+//! - A topic that may be created on demand is, and its logs are open, before the answer.
+//! - The addresses are those of the listener that the request came in on.
+//! - Operations that the client may do are worked out only where it asks.
+
+use crate::kafka::context::{Operation, Resource};
+use crate::kafka::fetch_sessions::TopicRef;
+use crate::kafka::handler::{Call, Handler, Reply};
+use crate::kafka::resolve;
+use crate::metadata::random;
+use chronik_core::metadata::controller::{self, CreateTopicError, NewTopic};
+use chronik_core::metadata::{Image, Topic, names};
+use chronik_proto_kafka::api::metadata::*;
+use chronik_proto_kafka::{ErrorCode, Str, Uuid};
+use std::sync::Arc;
+
+/// First version in which a client may forbid creation on demand; before, it is always asked for.
+const CREATION_IS_A_CHOICE_SINCE: i16 = 4;
+
+/// Kafka's numbers of operations, which are the bits of an authorized-operations field.
+const TOPIC_OPERATIONS: [(Operation, u32); 8] = [
+    (Operation::Read, 3),
+    (Operation::Write, 4),
+    (Operation::Create, 5),
+    (Operation::Delete, 6),
+    (Operation::Alter, 7),
+    (Operation::Describe, 8),
+    (Operation::DescribeConfigs, 10),
+    (Operation::AlterConfigs, 11),
+];
+const CLUSTER_OPERATIONS: [(Operation, u32); 7] = [
+    (Operation::Create, 5),
+    (Operation::Alter, 7),
+    (Operation::Describe, 8),
+    (Operation::ClusterAction, 9),
+    (Operation::DescribeConfigs, 10),
+    (Operation::AlterConfigs, 11),
+    (Operation::IdempotentWrite, 12),
+];
+
+/// What the client may do with a resource, as a bit field.
+fn operations(call: &Call, all: &[(Operation, u32)], resource: Resource<'_>) -> i32 {
+    let allowed =
+        all.iter().filter(|(operation, _)| call.broker.authorizer.allows(&call.context, *operation, resource));
+    allowed.fold(0, |bits, (_, bit)| bits | 1 << bit)
+}
+
+/// What the client may do with a topic.
+pub fn topic_operations(call: &Call, topic: &str) -> i32 {
+    operations(call, &TOPIC_OPERATIONS, Resource::Topic(topic))
+}
+
+/// What the client may do with the cluster.
+pub fn cluster_operations(call: &Call) -> i32 {
+    operations(call, &CLUSTER_OPERATIONS, Resource::Cluster)
+}
+
+fn may_describe(call: &Call, topic: &str) -> bool {
+    call.broker.authorizer.allows(&call.context, Operation::Describe, Resource::Topic(topic))
+}
+
+impl Handler for MetadataRequest {
+    fn handle(self, call: Call) -> Reply<MetadataResponse> {
+        let create = call.broker.config.topics.auto_create
+            && (self.allow_auto_topic_creation || call.version() < CREATION_IS_A_CHOICE_SINCE);
+        let image = call.broker.metadata.image();
+        let missing: Vec<String> = match &self.topics {
+            Some(topics) if create => {
+                let names = topics.iter().filter_map(|topic| topic.name.as_ref());
+                let missing = names.filter(|name| image.topic(name).is_none() && !names::is_internal(name));
+                missing.filter(|name| names::check_topic_name(name).is_ok()).map(Str::to_string).collect()
+            }
+            _ => Vec::new(),
+        };
+        if missing.is_empty() {
+            return Reply::Now(respond(&self, &call, &[]));
+        }
+        Reply::exclusive(async move {
+            let refused = create_on_demand(&call, missing).await;
+            respond(&self, &call, &refused)
+        })
+    }
+}
+
+/// Creates what is missing, and gives those that could not be.
+async fn create_on_demand(call: &Call, mut missing: Vec<String>) -> Vec<(String, ErrorCode)> {
+    missing.sort_unstable();
+    missing.dedup();
+    let allowed =
+        |name: &String| call.broker.authorizer.allows(&call.context, Operation::Create, Resource::Topic(name));
+    missing.retain(allowed);
+    let wanted: Vec<NewTopic> = missing.iter().map(NewTopic::with_defaults).collect();
+    let created = call
+        .broker
+        .metadata
+        .propose_sure::<_, std::convert::Infallible>(move |image| {
+            controller::create_topics(image, &wanted, random::topic_id)
+        })
+        .await;
+    match created {
+        Ok(outcomes) => {
+            outcomes.into_iter().filter_map(|(name, outcome)| Some((name, code(&outcome.err()?)?))).collect()
+        }
+        Err(cause) => {
+            tracing::warn!(%cause, "topics cannot be created on demand now");
+            missing.into_iter().map(|name| (name, ErrorCode::LEADER_NOT_AVAILABLE)).collect()
+        }
+    }
+}
+
+/// What a client is told of a topic that was not created on demand; nothing if it is there after all.
+fn code(error: &CreateTopicError) -> Option<ErrorCode> {
+    match error {
+        CreateTopicError::Exists(_) => None,
+        CreateTopicError::BadReplication(_) => Some(ErrorCode::INVALID_REPLICATION_FACTOR),
+        CreateTopicError::BadName(_) | CreateTopicError::Collides { .. } => Some(ErrorCode::INVALID_TOPIC_EXCEPTION),
+        _ => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+    }
+}
+
+fn respond(request: &MetadataRequest, call: &Call, refused: &[(String, ErrorCode)]) -> MetadataResponse {
+    let image = call.broker.metadata.image();
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => call.version() == 0 && topics.is_empty(),
+    };
+    let describe = |topic: &Arc<Topic>| describe(topic, call, request.include_topic_authorized_operations);
+    let topics = if all {
+        image.topics().filter(|topic| may_describe(call, &topic.name)).map(describe).collect()
+    } else {
+        let wanted = request.topics.iter().flatten();
+        wanted
+            .map(|wanted| match find(&image, wanted) {
+                Ok(topic) if may_describe(call, &topic.name) => describe(topic),
+                Ok(_) => unknown(wanted, ErrorCode::TOPIC_AUTHORIZATION_FAILED),
+                Err(code) => {
+                    let name = wanted.name.as_deref().unwrap_or_default();
+                    let refused = refused.iter().find(|(refused, _)| refused == name).map(|(_, code)| *code);
+                    unknown(wanted, refused.unwrap_or(code))
+                }
+            })
+            .collect()
+    };
+    MetadataResponse {
+        brokers: brokers(call, &image),
+        cluster_id: Some(image.cluster_id().into()),
+        controller_id: call.broker.node.0,
+        topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            cluster_operations(call)
+        } else {
+            i32::MIN
+        },
+        ..Default::default()
+    }
+}
+
+/// The brokers as clients of this request's listener reach them.
+fn brokers(call: &Call, image: &Image) -> Vec<MetadataResponseBroker> {
+    let listener = &call.context.connection.listener;
+    let own = |broker: &chronik_core::metadata::Broker| MetadataResponseBroker {
+        node_id: broker.id.0,
+        host: listener.advertised_host.as_str().into(),
+        port: i32::from(listener.advertised_port),
+        rack: broker.rack.as_deref().map(Into::into),
+    };
+    image.brokers().values().filter(|broker| broker.id == call.broker.node).map(|broker| own(broker)).collect()
+}
+
+fn find<'a>(image: &'a Image, wanted: &MetadataRequestTopic) -> Result<&'a Arc<Topic>, ErrorCode> {
+    match &wanted.name {
+        Some(name) if names::check_topic_name(name).is_err() => Err(ErrorCode::INVALID_TOPIC_EXCEPTION),
+        Some(name) => resolve::topic(image, &TopicRef::Name(name.to_string())),
+        None => resolve::topic(image, &TopicRef::Id(resolve::topic_id(wanted.topic_id))),
+    }
+}
+
+fn unknown(wanted: &MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: code.0,
+        name: wanted.name.clone(),
+        topic_id: if wanted.name.is_none() { wanted.topic_id } else { Uuid::ZERO },
+        is_internal: wanted.name.as_deref().is_some_and(names::is_internal),
+        topic_authorized_operations: i32::MIN,
+        ..Default::default()
+    }
+}
+
+fn describe(topic: &Arc<Topic>, call: &Call, with_operations: bool) -> MetadataResponseTopic {
+    let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| MetadataResponsePartition {
+        error_code: if partition.leader.is_some() { 0 } else { ErrorCode::LEADER_NOT_AVAILABLE.0 },
+        partition_index: index,
+        leader_id: partition.leader.map_or(-1, |leader| leader.0),
+        leader_epoch: partition.leader_epoch.0,
+        replica_nodes: partition.replicas.iter().map(|replica| replica.0).collect(),
+        isr_nodes: partition.isr.iter().map(|replica| replica.0).collect(),
+        offline_replicas: Vec::new(),
+    });
+    MetadataResponseTopic {
+        error_code: 0,
+        name: Some((&*topic.name).into()),
+        topic_id: resolve::uuid(topic.id),
+        is_internal: topic.internal,
+        partitions: partitions.collect(),
+        topic_authorized_operations: if with_operations { topic_operations(call, &topic.name) } else { i32::MIN },
+    }
+}

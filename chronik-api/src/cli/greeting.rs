@@ -1,34 +1,24 @@
 //! What a broker says when it is ready: where it is, what it keeps, and what to type next.
 
-use crate::config::reach::Advertised;
-use crate::config::{Config, Durability, Engine, Listener};
+use crate::config::{Config, Durability, Engine};
+use crate::server::Up;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
-
-/// A broker that serves.
-#[derive(Clone, Debug)]
-pub struct Started {
-    /// Each listener with the address it got and the one it advertises; never empty.
-    pub listeners: Vec<(Listener, SocketAddr, Advertised)>,
-    /// `None` if it is switched off.
-    pub admin: Option<SocketAddr>,
-}
 
 /// Prints the greeting to standard output. A closed standard output is no reason not to serve.
-pub fn announce(config: &Config, started: &Started) {
+pub fn announce(config: &Config, up: &Up) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(greeting(config, started).as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(greeting(config, up).as_bytes()).and_then(|()| out.flush());
 }
 
-fn greeting(config: &Config, started: &Started) -> String {
+fn greeting(config: &Config, up: &Up) -> String {
     let mut text = format!("chronik {} is ready\n\n", env!("CARGO_PKG_VERSION"));
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {name:<12}{value}");
     };
-    let several = started.listeners.len() > 1;
-    for (listener, bound, advertised) in &started.listeners {
+    let several = up.listeners.len() > 1;
+    for (listener, bound, advertised) in &up.listeners {
         let name = if several { format!("kafka {}", listener.name) } else { "kafka".to_owned() };
         let shown = if advertised.to_string() == bound.to_string() {
             bound.to_string()
@@ -54,11 +44,11 @@ fn greeting(config: &Config, started: &Started) -> String {
         }
     };
     line("durability", format!("{} ({meaning})", config.topics.durability));
-    match started.admin {
+    match up.admin {
         Some(admin) => line("admin", format!("http://{admin}/  (healthz, readyz, metrics)")),
         None => line("admin", "off".to_owned()),
     }
-    let bootstrap = started.listeners.first().map(|(_, _, advertised)| advertised.to_string());
+    let bootstrap = up.listeners.first().map(|(_, _, advertised)| advertised.to_string());
     let bootstrap = match bootstrap.as_deref() {
         None | Some(super::DEFAULT_BOOTSTRAP) => String::new(),
         Some(address) => format!(" --bootstrap {address}"),
@@ -76,12 +66,13 @@ fn greeting(config: &Config, started: &Started) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
-    fn started(config: &Config, port: u16) -> Started {
+    fn started(config: &Config, port: u16) -> Up {
         let listener = config.listeners().remove(0);
         let bound: SocketAddr = ([127, 0, 0, 1], port).into();
         let advertised = crate::config::reach::advertised(&listener, bound);
-        Started { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()) }
+        Up { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()) }
     }
 
     #[test]

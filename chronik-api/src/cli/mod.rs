@@ -9,10 +9,15 @@
 //! error. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. An error says what to do next.
 
 mod bench;
+mod client;
 mod config;
+mod consume;
 pub mod greeting;
+mod group;
 mod output;
+mod produce;
 mod serve;
+mod topic;
 
 use clap::{Args, Parser, Subcommand};
 use output::Failure;
@@ -36,6 +41,16 @@ enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Create, list, describe and delete topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// List and describe consumer groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Write lines to a topic
+    Produce(produce::ProduceArgs),
+    /// Print a topic's records
+    Consume(consume::ConsumeArgs),
     /// Measure a broker: runs chronik-bench with the arguments given
     #[command(disable_help_flag = true)]
     Bench(bench::BenchArgs),
@@ -55,6 +70,31 @@ struct ConfigArgs {
     set: Vec<String>,
 }
 
+/// What every Kafka client of the command line is told.
+#[derive(Args, Clone, Debug)]
+struct ClientArgs {
+    /// Where a broker is; several addresses are parted by commas
+    #[arg(long, short, value_name = "HOST:PORT", default_value = DEFAULT_BOOTSTRAP, env = "CHRONIK_BOOTSTRAP")]
+    bootstrap: String,
+    /// Seconds to wait for a broker
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    timeout: u16,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl ClientArgs {
+    fn connect(&self) -> Result<client::Client, Failure> {
+        let timeout = std::time::Duration::from_secs(self.timeout.into());
+        Ok(client::Client::connect(&self.bootstrap, timeout)?)
+    }
+
+    fn timeout_ms(&self) -> i32 {
+        i32::from(self.timeout) * 1_000
+    }
+}
+
 impl ConfigArgs {
     fn load(self) -> Result<crate::config::Loaded, Failure> {
         let sources = crate::config::Sources::of_process(self.config, self.set);
@@ -69,6 +109,10 @@ pub fn main() -> ExitCode {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Config(command)) => config::run(command),
+        Some(Command::Topic(command)) => topic::run(command),
+        Some(Command::Group(command)) => group::run(command),
+        Some(Command::Produce(args)) => produce::run(args),
+        Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Bench(args)) => bench::run(args),
     };
     match done {

@@ -1,9 +1,10 @@
 //! `chronik serve`: the broker as a process: logs, the system's limits, signals.
 
 use super::ConfigArgs;
-use super::greeting::{self, Started};
+use super::greeting;
 use super::output::Failure;
 use crate::config::{Config, Log, LogFormat};
+use std::fmt::Write;
 use std::io::IsTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -23,28 +24,36 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let runtime = runtime.build().map_err(|why| Failure::failed(format!("cannot start threads: {why}")))?;
     let served = runtime.block_on(async {
         let asked = Asked::listen().map_err(|why| Failure::failed(format!("cannot listen for signals: {why}")))?;
-        crate::server::run(config, asked.once_then_insist(), |config, up| {
-            let started = Started { listeners: up.listeners.clone(), admin: up.admin };
-            greeting::announce(config, &started);
-        })
-        .await
-        .map_err(|why| Failure::failed(with_causes(&why)))
+        crate::server::run(config, asked.once_then_insist(), greeting::announce).await.map_err(|why| told(&why))
     });
     // Whatever still runs in the background has had its time: blocking work must not hold up the exit.
     runtime.shutdown_background();
     served
 }
 
-/// An error and what led to it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error with all its causes, and what to do where that is known.
+fn told(error: &dyn std::error::Error) -> Failure {
     let mut text = error.to_string();
+    let mut hint = "";
     let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
+    while let Some(why) = cause {
+        let _ = write!(text, ": {why}");
+        match why.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::AddrInUse) => {
+                hint = "\n  Another program listens there, perhaps another chronik. Choose another address with \
+                        --set kafka.listen=… or --set admin.listen=…";
+            }
+            Some(std::io::ErrorKind::AddrNotAvailable) => {
+                hint = "\n  It is no address of this machine. To listen on all of its addresses: --set kafka.listen=0.0.0.0:9092";
+            }
+            Some(std::io::ErrorKind::PermissionDenied) => {
+                hint = "\n  This user may not do that. Choose another port (above 1023) or directory.";
+            }
+            _ => {}
+        }
+        cause = why.source();
     }
-    text
+    Failure::failed(text + hint)
 }
 
 fn log_to_standard_error(log: &Log) -> Result<(), Failure> {

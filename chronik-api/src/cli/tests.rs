@@ -39,3 +39,34 @@ fn what_later_versions_bring_is_no_command_yet() {
         assert!(parse(line).is_err(), "{line}");
     }
 }
+
+#[test]
+fn clients_take_what_they_need_and_refuse_what_contradicts_itself() {
+    for right in [
+        "chronik topic create orders --partitions 3 --config retention.ms=1 --config cleanup.policy=compact,delete",
+        "chronik topic list --internal --json",
+        "chronik topic describe orders -b broker:9092",
+        "chronik topic delete a b --if-exists",
+        "chronik group list",
+        "chronik group describe billing --json",
+        "chronik produce orders --key-separator : --compression zstd --acks 1 --file x",
+        "chronik consume orders --from-beginning -n 5",
+        "chronik consume orders --offset -10 --partition 2 -e",
+        "chronik consume orders --timestamp 10m --group g --json",
+    ] {
+        assert!(parse(right).is_ok(), "{right}: {:?}", parse(right).err());
+    }
+    for wrong in [
+        "chronik topic create",
+        "chronik topic create x --config retention.ms",
+        "chronik topic delete",
+        "chronik consume orders --offset 1 --from-beginning",
+        "chronik consume orders --group g --partition 1",
+        "chronik consume orders --json --format %v",
+        "chronik produce orders --acks 2",
+        "chronik produce orders --timeout 0",
+        "chronik --config x topic list",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}

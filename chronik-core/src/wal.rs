@@ -188,11 +188,13 @@ pub trait Wal: Send + Sync {
     fn sync(&self, upto: Offset, done: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>>;
 
     /// Whole runs from the one that holds `from`. At `from == end` an empty chunk; otherwise outside the log
-    /// [`WalError::OutOfRange`]. Inside a gap, the next run.
+    /// [`WalError::OutOfRange`]. Inside a gap, the next run. May give fewer runs than the range allows, where more would
+    /// mean waiting for the device, but never none where one is allowed.
     fn read(&self, range: ReadRange, done: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>>;
 
-    /// Removes every run that reaches past `from`, which becomes the end; durable on completion, and all or nothing if
-    /// interrupted. `from` must be `start`, the end, or lie between two runs; else [`WalError::OutOfRange`].
+    /// Removes every run that reaches past `from`; the end is then that of the last run left, or `start`. Durable on
+    /// completion, and all or nothing if interrupted. `from` must be `start`, the end, or lie between two runs; else
+    /// [`WalError::OutOfRange`]. Finding the place may read a little from the device in the call.
     fn truncate_suffix(&self, from: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>>;
 
     /// Moves `start` to `upto` (which may lie inside a run); durable on completion. Space is reclaimed when the engine

@@ -165,8 +165,10 @@ impl Wal for MemoryLog {
     }
 
     fn close(&self, _done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
-        self.shut();
-        Started::Now(Ok(()))
+        self.now(|_| {
+            self.shut();
+            Ok(())
+        })
     }
 }
 

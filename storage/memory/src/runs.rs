@@ -148,7 +148,8 @@ impl Runs {
         while self.segments.back().is_some_and(|last| last.runs.is_empty()) {
             self.segments.pop_back();
         }
-        self.end = from;
+        self.end = self.segments.back().and_then(|last| last.runs.last()).map_or(self.start, |run| run.next_offset);
+        self.end = self.end.max(self.start);
         self.count();
         Ok(())
     }

@@ -1,0 +1,98 @@
+//! What an operator may choose, with the reasons for what is chosen otherwise.
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// How the engine shares memory, files and syncs among its logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentOptions {
+    /// Bytes of written runs kept in memory to be read again, all logs together. A consumer that keeps up is served from
+    /// here without a system call; one that falls behind is served from the page cache.
+    pub tail_cache_bytes: u64,
+    /// Bytes ordered but not yet with the operating system, all logs together. Beyond it appends are refused as busy: the
+    /// disk is slower than the producers, and memory must not pay for it.
+    pub unwritten_bytes_max: u64,
+    /// Segment files kept open, all logs together. Files with unsynced data stay open beyond it.
+    pub open_files_max: usize,
+    /// The largest run, in bytes.
+    pub run_bytes_max: u32,
+    /// Room on the device that appends leave free, for what must be written to go on: truncations, small values,
+    /// other files of the broker.
+    pub free_bytes_min: u64,
+    /// After how many bytes a log is synced and its progress noted though nobody asks. Bounds what opening after a crash
+    /// reads, per log.
+    pub checkpoint_bytes: u64,
+    /// Threads for reads that wait for the device.
+    pub read_threads: usize,
+    pub sync: SyncPolicy,
+}
+
+/// How many waiting logs are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncPolicy {
+    /// Logs synced at the same time, one by one.
+    pub threads: usize,
+    /// From how many waiting logs on one sync of the whole file system replaces one for each.
+    pub filesystem_from_logs: usize,
+    pub filesystem: SyncFilesystem,
+}
+
+/// Whether the whole file system may be synced, which makes everybody's data on it wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncFilesystem {
+    Never,
+    /// Where the data directory is a file system of its own.
+    #[default]
+    IfOwn,
+    Always,
+}
+
+impl Default for SegmentOptions {
+    fn default() -> Self {
+        Self {
+            tail_cache_bytes: 32 * MIB,
+            unwritten_bytes_max: 64 * MIB,
+            open_files_max: 512,
+            run_bytes_max: 256 << 20,
+            free_bytes_min: 16 * MIB,
+            checkpoint_bytes: 64 * MIB,
+            read_threads: 4,
+            sync: SyncPolicy::default(),
+        }
+    }
+}
+
+impl Default for SyncPolicy {
+    fn default() -> Self {
+        Self { threads: 8, filesystem_from_logs: 16, filesystem: SyncFilesystem::default() }
+    }
+}
+
+/// The options contradict each other or the format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    #[error("{name} must be at least {min}")]
+    TooSmall { name: &'static str, min: u64 },
+    #[error("{name} may be at most {max}")]
+    TooLarge { name: &'static str, max: u64 },
+}
+
+/// A run must be readable in one piece on any machine, its header included.
+const RUN_BYTES_LIMIT: u64 = 1 << 30;
+
+impl SegmentOptions {
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        let at_least = |name, value: u64, min| (value >= min).then_some(()).ok_or(OptionsError::TooSmall { name, min });
+        at_least("unwritten_bytes_max", self.unwritten_bytes_max, MIB)?;
+        at_least("open_files_max", self.open_files_max as u64, 8)?;
+        at_least("run_bytes_max", self.run_bytes_max.into(), KIB)?;
+        at_least("checkpoint_bytes", self.checkpoint_bytes, MIB)?;
+        at_least("read_threads", self.read_threads as u64, 1)?;
+        at_least("sync.threads", self.sync.threads as u64, 1)?;
+        at_least("sync.filesystem_from_logs", self.sync.filesystem_from_logs as u64, 2)?;
+        if u64::from(self.run_bytes_max) > RUN_BYTES_LIMIT {
+            return Err(OptionsError::TooLarge { name: "run_bytes_max", max: RUN_BYTES_LIMIT });
+        }
+        Ok(())
+    }
+}

@@ -50,6 +50,8 @@ pub(super) enum ClientError {
     Broken { address: String, api: &'static str, why: io::Error },
     #[error("{address} answered {api} with what is none: {why}\n  Is a Kafka broker listening there, without TLS?")]
     Nonsense { address: String, api: &'static str, why: String },
+    #[error("the broker at {address} does not serve {api}")]
+    NotServed { address: String, api: &'static str },
     #[error("{address} speaks versions {theirs} of {api}, and this tool {ours}")]
     NoCommonVersion { address: String, api: &'static str, theirs: String, ours: String },
     /// The broker's own error code.
@@ -156,17 +158,17 @@ impl Connection {
 
     /// The newest version that both sides speak, at most `newest`.
     fn version<R: Request>(&self, newest: i16) -> Result<i16, ClientError> {
-        let theirs = self.versions.get(&R::KEY).copied();
-        let common = theirs.and_then(|(min, max)| {
-            let version = max.min(*R::VERSIONS.end()).min(newest);
-            (version >= min.max(*R::VERSIONS.start())).then_some(version)
-        });
-        common.ok_or_else(|| ClientError::NoCommonVersion {
-            address: self.address.clone(),
-            api: R::NAME,
-            theirs: theirs.map_or("none".into(), |(min, max)| format!("{min}–{max}")),
-            ours: format!("{}–{}", R::VERSIONS.start(), R::VERSIONS.end().min(&newest)),
-        })
+        let (address, api) = (self.address.clone(), R::NAME);
+        let Some((min, max)) = self.versions.get(&R::KEY).copied() else {
+            return Err(ClientError::NotServed { address, api });
+        };
+        let ours = *R::VERSIONS.start()..=newest.min(*R::VERSIONS.end());
+        let version = max.min(*ours.end());
+        if version >= min.max(*ours.start()) {
+            return Ok(version);
+        }
+        let (theirs, ours) = (format!("{min}–{max}"), format!("{}–{}", ours.start(), ours.end()));
+        Err(ClientError::NoCommonVersion { address, api, theirs, ours })
     }
 
     fn send<R: Request>(&mut self, request: &R, version: i16) -> Result<i32, ClientError> {

@@ -144,7 +144,7 @@ pub(super) fn run(args: ProduceArgs) -> Result<(), Failure> {
         print_json(&mut io::stdout().lock(), &summary)?;
     } else {
         // Standard error, so that a pipeline's output stays its own.
-        writeln!(io::stderr(), "{} records to {} in {} batches", producing.records, args.topic, producing.batches)?;
+        writeln!(io::stderr(), "topic {}: records {}, batches {}", args.topic, producing.records, producing.batches)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::kafka::connection::MemoryBudget;
 use crate::kafka::context::Authorizer;
 use crate::kafka::fetch_sessions::FetchSessions;
 use crate::metadata::{Applied, MetadataLog, ProducerIds};
@@ -26,6 +27,8 @@ pub struct Broker {
     pub sessions: Arc<FetchSessions>,
     pub metrics: Arc<Metrics>,
     pub authorizer: Box<dyn Authorizer>,
+    /// What answers with records in them may hold together until they are sent.
+    pub answer_memory: MemoryBudget,
 }
 
 impl Broker {

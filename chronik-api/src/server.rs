@@ -5,12 +5,12 @@
 //! under way are answered, and then everything is synced and closed.
 
 use crate::admin::{Admin, AdminState, Readiness};
-use crate::assemble::{self, EngineStartError};
+use crate::assemble;
 use crate::broker::{Broker, FollowMetadata};
 use crate::clock::Clock;
 use crate::config::reach::{self, Advertised};
 use crate::config::{Config, Listener};
-use crate::kafka::connection::{Limits, RequestMemory};
+use crate::kafka::connection::{Limits, MemoryBudget};
 use crate::kafka::context::{AllowAll, ConnectionContext, ListenerContext};
 use crate::kafka::dispatch::Dispatcher;
 use crate::kafka::fetch_sessions::FetchSessions;
@@ -37,8 +37,8 @@ use tokio::sync::watch;
 pub enum ServeError {
     #[error("{name} cannot listen on {address}")]
     Listen { name: String, address: String, source: std::io::Error },
-    #[error(transparent)]
-    Engine(#[from] EngineStartError),
+    #[error("the storage engine does not start")]
+    Engine(#[from] chronik_storage_segment::StartError),
     #[error("the metadata cannot be opened")]
     Metadata(#[from] metadata::OpenError),
     #[error("this start cannot be registered: {0}")]
@@ -116,6 +116,8 @@ pub async fn run(
         sessions,
         metrics: metrics.clone(),
         authorizer: Box::new(AllowAll),
+        // Requests draw on the other half, so that neither can starve the other.
+        answer_memory: MemoryBudget::new(config.limits.memory_bytes.as_usize() / 2),
         config,
     });
     let config = &broker.config;
@@ -140,7 +142,8 @@ pub async fn run(
 
     let shared = Shared {
         limits: limits(config),
-        memory: RequestMemory::new(config.limits.memory_bytes.as_usize()),
+        memory: MemoryBudget::new(config.limits.memory_bytes.as_usize() / 2),
+        metrics: metrics.clone(),
         admission: Admission::new(config.limits.connections as usize, config.limits.connections_per_ip as usize),
         shutdown: stopping.clone(),
     };
@@ -218,7 +221,9 @@ fn limits(config: &Config) -> Limits {
         pending_requests_max: limits.pending_requests_per_connection as usize,
         pending_bytes_max: limits.pending_bytes_per_connection.as_usize(),
         idle: limits.connection_idle_ms.duration(),
-        frame_stall: limits.partial_request_ms.duration(),
+        frame_within: limits.partial_request_ms.duration(),
+        receive_bytes_per_second: limits.receive_bytes_per_second.as_u64(),
+        send_stall: limits.stalled_send_ms.duration(),
     }
 }
 

@@ -12,6 +12,7 @@
 //! out of the connection's read buffer (at most [`READ_BUFFER_BYTES`]), so that a record kept in memory does not keep
 //! its neighbours.
 
+use crate::metrics::Metrics;
 use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -72,22 +73,48 @@ pub struct Limits {
     pub pending_bytes_max: usize,
     /// A connection on which nothing is pending is closed after this long without a byte.
     pub idle: Duration,
-    /// A frame that has begun must bring a further byte within this time.
-    pub frame_stall: Duration,
+    /// A frame that has begun must have arrived after this long …
+    pub frame_within: Duration,
+    /// … and what its size takes at this rate.
+    pub receive_bytes_per_second: u64,
+    /// A client that takes none of its answers' bytes for so long is disconnected.
+    pub send_stall: Duration,
 }
 
-/// The broker's memory for requests that are being read or worked on, shared by all connections.
+/// A share of the broker's memory, for requests that are being read or worked on, or for answers on their way; all
+/// connections draw on it.
 #[derive(Clone, Debug)]
-pub struct RequestMemory(Arc<Semaphore>);
+pub struct MemoryBudget {
+    semaphore: Arc<Semaphore>,
+    units: u32,
+}
 
-impl RequestMemory {
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS))))
+/// Bytes taken from a [`MemoryBudget`], given back when dropped.
+#[derive(Debug)]
+pub struct Paid(OwnedSemaphorePermit);
+
+impl Paid {
+    /// Gives back what is more than `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        drop(self.0.split(self.0.num_permits().saturating_sub(bytes.div_ceil(BUDGET_UNIT_BYTES))));
     }
 
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).ok()?;
-        self.0.clone().acquire_many_owned(units).await.ok()
+    fn merge(&mut self, other: Paid) {
+        self.0.merge(other.0);
+    }
+}
+
+impl MemoryBudget {
+    pub fn new(bytes: usize) -> Self {
+        let units = (bytes / BUDGET_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self { semaphore: Arc::new(Semaphore::new(units)), units: units as u32 }
+    }
+
+    /// Waits until `bytes` are free. Who asks for more than there is in all gets all.
+    pub async fn take(&self, bytes: usize) -> Option<Paid> {
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
+        // The semaphore is never closed; were it, memory would not be bounded and nothing else would break.
+        self.semaphore.clone().acquire_many_owned(units).await.ok().map(Paid)
     }
 }
 
@@ -113,7 +140,7 @@ pub enum Ended {
 struct Pending {
     work: Work,
     frame_bytes: usize,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Paid>,
 }
 
 enum Work {
@@ -127,7 +154,8 @@ pub async fn serve(
     stream: TcpStream,
     mut dispatch: impl Dispatch,
     limits: Limits,
-    memory: RequestMemory,
+    memory: MemoryBudget,
+    metrics: &Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> Ended {
     let (mut read_half, write_half) = stream.into_split();
@@ -138,14 +166,17 @@ pub async fn serve(
     let mut shutting_down = false;
     tokio::pin!(shutdown);
     let mut last_byte = Instant::now();
+    let mut frame_began = last_byte;
     loop {
         // Dispatch every whole frame that is here, as far as the bounds allow.
+        let mut cut = false;
         while !exclusive
             && !shutting_down
             && pending.len() < limits.pending_requests_max
             && (pending.is_empty() || pending_bytes < limits.pending_bytes_max)
             && let Some((frame, permit)) = reader.next_frame()
         {
+            cut = true;
             let frame_bytes = frame.len();
             let work = match dispatch.dispatch(frame) {
                 Ok(Answer::Ready(encoded)) => Work::Ready(encoded),
@@ -163,6 +194,11 @@ pub async fn serve(
         if let Some(claimed) = reader.bad_length() {
             return Ended::FrameLength(claimed);
         }
+        if cut {
+            // What is left in the buffer is the beginning of another frame.
+            frame_began = Instant::now();
+        }
+        let inside_frame = reader.is_inside_frame();
         // Send what is ready at the front.
         let mut out: VecDeque<Bytes> = VecDeque::new();
         while let Some(front) = pending.pop_front_if(|front| matches!(front.work, Work::Ready(_))) {
@@ -172,8 +208,9 @@ pub async fn serve(
             }
         }
         if !out.is_empty() {
-            if let Err(failure) = write_all(&write_half, out).await {
-                return failure.into();
+            match write_all(&write_half, out, limits.send_stall).await {
+                Ok(bytes) => metrics.sent_bytes.add(bytes),
+                Err(failure) => return failure.into(),
             }
             last_byte = Instant::now();
             continue;
@@ -187,7 +224,10 @@ pub async fn serve(
             && pending.len() < limits.pending_requests_max
             && (pending.is_empty() || pending_bytes < limits.pending_bytes_max);
         let deadline = match (reader.is_inside_frame(), pending.is_empty()) {
-            (true, _) => Some((last_byte + limits.frame_stall, Ended::Stalled)),
+            (true, _) => {
+                let at_rate = Duration::from_secs(reader.frame_bytes() / limits.receive_bytes_per_second.max(1));
+                Some((frame_began + limits.frame_within + at_rate, Ended::Stalled))
+            }
             (false, true) => Some((last_byte + limits.idle, Ended::Idle)),
             (false, false) => None,
         };
@@ -203,7 +243,13 @@ pub async fn serve(
             }
             read = reader.read(&mut read_half), if may_read => match read {
                 Ok(0) => return Ended::ByClient,
-                Ok(_) => last_byte = Instant::now(),
+                Ok(bytes) => {
+                    metrics.received_bytes.add(bytes as u64);
+                    last_byte = Instant::now();
+                    if !inside_frame {
+                        frame_began = last_byte;
+                    }
+                }
                 Err(failure) => return failure.into(),
             },
             // A client that goes away while its requests are worked on is noticed, and they are dropped.
@@ -268,8 +314,13 @@ trait NowOrPending: Future + Sized {
 
 impl<F: Future> NowOrPending for F {}
 
-/// Gather-writes all slices.
-async fn write_all(write_half: &tokio::net::tcp::OwnedWriteHalf, mut out: VecDeque<Bytes>) -> io::Result<()> {
+/// Gather-writes all slices; gives how many bytes they were.
+async fn write_all(
+    write_half: &tokio::net::tcp::OwnedWriteHalf,
+    mut out: VecDeque<Bytes>,
+    stall: Duration,
+) -> io::Result<u64> {
+    let bytes = out.iter().map(|part| part.len() as u64).sum();
     while !out.is_empty() {
         let written = {
             let slices: SmallVec<[IoSlice<'_>; 16]> =
@@ -288,17 +339,22 @@ async fn write_all(write_half: &tokio::net::tcp::OwnedWriteHalf, mut out: VecDeq
                     out.pop_front();
                 }
             }
-            Err(busy) if busy.kind() == io::ErrorKind::WouldBlock => write_half.writable().await?,
+            Err(busy) if busy.kind() == io::ErrorKind::WouldBlock => {
+                match tokio::time::timeout(stall, write_half.writable()).await {
+                    Ok(writable) => writable?,
+                    Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                }
+            }
             Err(failure) => return Err(failure),
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Cuts the byte stream into frames.
 struct FrameReader {
     frame_bytes_max: usize,
-    memory: RequestMemory,
+    memory: MemoryBudget,
     /// Bytes read and not yet cut: small frames, or the beginning of a large one.
     buffer: BytesMut,
     large: Option<LargeFrame>,
@@ -311,11 +367,11 @@ struct LargeFrame {
     bytes: BytesMut,
     /// Paid for, in bytes; at least what `bytes` has room for.
     paid_bytes: usize,
-    memory: Option<OwnedSemaphorePermit>,
+    memory: Option<Paid>,
 }
 
 impl FrameReader {
-    fn new(frame_bytes_max: usize, memory: RequestMemory) -> Self {
+    fn new(frame_bytes_max: usize, memory: MemoryBudget) -> Self {
         Self { frame_bytes_max, memory, buffer: BytesMut::new(), large: None, bad_length: None }
     }
 
@@ -343,12 +399,17 @@ impl FrameReader {
         }
     }
 
+    /// Bytes of the frame that has begun, as far as they are known.
+    fn frame_bytes(&self) -> u64 {
+        self.large.as_ref().map_or(self.buffer.len(), |large| large.length) as u64
+    }
+
     fn is_inside_frame(&self) -> bool {
         self.large.is_some() || !self.buffer.is_empty()
     }
 
     /// The next whole frame, with what was paid for it.
-    fn next_frame(&mut self) -> Option<(Bytes, Option<OwnedSemaphorePermit>)> {
+    fn next_frame(&mut self) -> Option<(Bytes, Option<Paid>)> {
         if !self.has_frame() {
             return None;
         }

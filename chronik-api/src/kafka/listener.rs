@@ -1,6 +1,7 @@
 //! Accepts client connections, within bounds on their number.
 
-use super::connection::{self, Dispatch, Ended, Limits, RequestMemory};
+use super::connection::{self, Dispatch, Ended, Limits, MemoryBudget};
+use crate::metrics::Metrics;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,15 @@ pub struct Place {
     address: IpAddr,
 }
 
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    #[error("as many are open as limits.connections allows")]
+    InAll,
+    #[error("as many are open from its address as limits.connections_per_ip allows")]
+    FromAddress,
+}
+
 impl Admission {
     pub fn new(connections_max: usize, per_address_max: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -48,19 +58,19 @@ impl Admission {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` when there are too many, in all or from this address.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// Takes a place, unless there are too many, in all or from this address.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, TooMany> {
         let mut by_address = self.by_address();
         if self.total() >= self.connections_max {
-            return None;
+            return Err(TooMany::InAll);
         }
         let count = by_address.entry(address).or_default();
         if *count >= self.per_address_max {
-            return None;
+            return Err(TooMany::FromAddress);
         }
         *count += 1;
         self.total.fetch_add(1, Ordering::Relaxed);
-        Some(Place { admission: self.clone(), address })
+        Ok(Place { admission: self.clone(), address })
     }
 }
 
@@ -78,11 +88,12 @@ impl Drop for Place {
 }
 
 /// What all connections of a listener share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared {
     pub limits: Limits,
-    pub memory: RequestMemory,
+    pub memory: MemoryBudget,
     pub admission: Arc<Admission>,
+    pub metrics: Arc<Metrics>,
     /// Turns true when the broker shuts down.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -98,9 +109,17 @@ pub async fn run<D: Dispatch>(listener: TcpListener, shared: Shared, dispatcher:
         };
         match accepted {
             Ok((stream, peer)) => match shared.admission.admit(peer.ip()) {
-                Some(place) => drop(tokio::spawn(serve(stream, peer, dispatcher(peer), shared.clone(), place))),
-                None => {
-                    tracing::warn!(%peer, open = shared.admission.total(), "refused a connection: too many are open")
+                Ok(place) => {
+                    shared.metrics.connections_accepted.one();
+                    tokio::spawn(serve(stream, peer, dispatcher(peer), shared.clone(), place));
+                }
+                Err(reason) => {
+                    match reason {
+                        TooMany::InAll => shared.metrics.connections_refused_total_limit.one(),
+                        TooMany::FromAddress => shared.metrics.connections_refused_address_limit.one(),
+                    }
+                    // A flood must not become a flood of log lines: the counters above tell how many.
+                    tracing::debug!(%peer, %reason, "refused a connection");
                 }
             },
             Err(failure) => {
@@ -123,14 +142,21 @@ fn serve(
     shared: Shared,
     place: Place,
 ) -> impl Future<Output = ()> + Send {
-    let Shared { limits, memory, mut shutdown, .. } = shared;
+    let Shared { limits, memory, metrics, mut shutdown, .. } = shared;
     async move {
         if let Err(failure) = stream.set_nodelay(true) {
             tracing::debug!(%peer, error = &failure as &dyn std::error::Error, "the connection broke at once");
             return;
         }
-        let ended = connection::serve(stream, dispatch, limits, memory, stopped(&mut shutdown)).await;
+        metrics.connections.add(1);
+        let ended = connection::serve(stream, dispatch, limits, memory, &metrics, stopped(&mut shutdown)).await;
+        metrics.connections.add(-1);
         drop(place);
+        match &ended {
+            Ended::ByClient | Ended::ShuttingDown => {}
+            Ended::Idle => metrics.connections_idle.one(),
+            _ => metrics.connections_broken.one(),
+        }
         match ended {
             Ended::ByClient | Ended::Idle | Ended::ShuttingDown => {
                 tracing::debug!(%peer, reason = %ended, "connection ended")
@@ -151,10 +177,10 @@ mod tests {
         let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = admission.admit(here);
         let _second = admission.admit(here);
-        assert!(admission.admit(here).is_none(), "two per address");
+        assert_eq!(admission.admit(here).err(), Some(TooMany::FromAddress));
         let _third = admission.admit(there);
-        assert!(admission.admit(there).is_none(), "three in all");
+        assert_eq!(admission.admit(there).err(), Some(TooMany::InAll));
         drop(first);
-        assert!(admission.admit(there).is_some());
+        assert!(admission.admit(there).is_ok());
     }
 }

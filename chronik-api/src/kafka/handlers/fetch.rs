@@ -9,11 +9,13 @@
 pub use chronik_proto_kafka::api::fetch::FetchRequest;
 
 use crate::broker::Broker;
+use crate::kafka::connection::Paid;
 use crate::kafka::context::{Operation, Resource};
 use crate::kafka::fetch_sessions::{Asked, Fetch, SessionError, Target, Told, TopicRef, Wanted};
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::resolve;
 use crate::partitions::Partition;
+use bytes::Bytes;
 use chronik_core::ids::{LeaderEpoch, Offset, TopicId};
 use chronik_core::payload::Payload;
 use chronik_core::wal::{ReadRange, WalError};
@@ -218,16 +220,37 @@ async fn read(call: &Call, target: &Target, room: usize, min_one: bool) -> Resul
     }
     let wanted = usize::try_from(target.wanted.max_bytes).unwrap_or(0);
     let range = ReadRange { from, upto: position.high_watermark, max_bytes: wanted.min(room), min_one };
+    // Paid for before it is read, and until its last slice has been sent.
+    let paid = call.broker.answer_memory.take(range.max_bytes).await;
     match partition.read(range).await {
         Ok(chunk) => {
             if !chunk.bytes.is_empty() {
                 call.broker.metrics.topic(partition.topic()).fetched_bytes.add(chunk.bytes.len() as u64);
             }
-            outcome.records = chunk.bytes;
+            outcome.records = with_payment(chunk.bytes, paid);
             Ok(outcome)
         }
         Err(failure) => Err(read_error(&partition, failure)),
     }
+}
+
+/// Ties a payment to the last slice of what it was made for.
+fn with_payment(records: Payload, paid: Option<Paid>) -> Payload {
+    struct Owner(Bytes, #[allow(dead_code)] Paid);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let Some(mut paid) = paid else { return records };
+    paid.shrink_to(records.len());
+    let last = records.parts().len().saturating_sub(1);
+    let mut paid = Some(paid);
+    let tie = |(at, part)| match paid.take_if(|_| at == last) {
+        Some(paid) => Bytes::from_owner(Owner(part, paid)),
+        None => part,
+    };
+    records.into_iter().enumerate().map(tie).collect()
 }
 
 /// What a client is told of a failed read; what an operator must know is logged.

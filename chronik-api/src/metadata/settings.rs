@@ -5,6 +5,7 @@ use crate::config::Config;
 use chronik_core::metadata::ClusterDefaults;
 use chronik_core::metadata::broker_config::BrokerSettings;
 use std::fmt::Display;
+use std::path::Path;
 
 /// Kafka's lower bound of `segment.bytes`; a file may ask for less, as its tests do with `internal.segment.bytes`.
 const SEGMENT_BYTES_MIN: i64 = 1 << 20;
@@ -16,6 +17,7 @@ pub fn cluster_defaults(config: &Config) -> ClusterDefaults {
     let mut defaults = ClusterDefaults::default();
     defaults.partitions = topics.default_partitions;
     defaults.replication_factor = factor;
+    defaults.partitions_max = config.limits.partitions as usize;
     let standard = Config::default().topics;
     let mut set = |name: &str, value: &dyn Display, usual: &dyn Display| {
         let (value, usual) = (value.to_string(), usual.to_string());
@@ -60,8 +62,9 @@ pub fn broker_settings(config: &Config, listeners: &[String], advertised: &[Stri
         let outcome = settings.set(name, value, from_file);
         debug_assert!(outcome.is_ok(), "{name} is declared");
     };
-    let data_dir = config.node.data_dir.display().to_string();
-    let usual_dir = usual.node.data_dir.display().to_string();
+    // As DescribeLogDirs names them, since tools compare the two.
+    let data_dir = absolute(&config.node.data_dir);
+    let usual_dir = absolute(&usual.node.data_dir);
     set("advertised.listeners", &advertised.join(","), &"");
     set("authorizer.class.name", &"", &"");
     set("auto.create.topics.enable", &config.topics.auto_create, &usual.topics.auto_create);
@@ -118,6 +121,11 @@ pub fn broker_settings(config: &Config, listeners: &[String], advertised: &[Stri
     );
     set("socket.request.max.bytes", &config.limits.request_bytes.0, &usual.limits.request_bytes.0);
     settings
+}
+
+/// A directory as an absolute path, where the working directory can be told.
+pub fn absolute(directory: &Path) -> String {
+    std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned()).display().to_string()
 }
 
 #[cfg(test)]

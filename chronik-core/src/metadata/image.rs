@@ -98,13 +98,15 @@ pub struct ClusterDefaults {
     /// Partitions of a topic whose creator leaves it to the broker.
     pub partitions: i32,
     pub replication_factor: i16,
+    /// Partitions that all topics together may have.
+    pub partitions_max: usize,
     /// By topic configuration name.
     topic: BTreeMap<String, String>,
 }
 
 impl Default for ClusterDefaults {
     fn default() -> Self {
-        Self { partitions: 1, replication_factor: 1, topic: BTreeMap::new() }
+        Self { partitions: 1, replication_factor: 1, partitions_max: usize::MAX, topic: BTreeMap::new() }
     }
 }
 
@@ -233,6 +235,12 @@ impl Image {
 
     pub fn partition(&self, topic: TopicId, partition: i32) -> Option<&Partition> {
         self.topic_by_id(topic)?.partition(partition)
+    }
+
+    /// How many partitions one request may still make: what it may make at all, and what the cluster has room for.
+    pub(super) fn partitions_left(&self) -> usize {
+        let room = self.defaults.partitions_max.saturating_sub(self.partitions_count());
+        room.min(super::controller::PARTITIONS_PER_REQUEST_MAX)
     }
 
     /// What was set for one resource itself.

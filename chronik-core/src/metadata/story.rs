@@ -164,6 +164,25 @@ fn each_topic_of_a_request_stands_or_falls_alone() {
 }
 
 #[test]
+fn a_cluster_is_never_given_more_partitions_than_it_may_have() {
+    let mut defaults = ClusterDefaults::default();
+    defaults.partitions_max = 5;
+    let mut cluster = Cluster::blank();
+    cluster.image = Image::empty(defaults);
+    cluster.carry_out(bootstrap(&cluster.image, FirstStart { cluster_id: [9; 16] }));
+    cluster.start_broker(1);
+    let of = |name: &str, partitions| NewTopic { partitions, ..named(name) };
+    let outcomes = cluster.create_all(&[of("a", 4), of("b", 2), of("c", 1)]);
+    assert!(outcomes[0].1.is_ok() && outcomes[2].1.is_ok());
+    assert!(matches!(outcomes[1].1, Err(CreateTopicError::TooManyPartitions(_))));
+    let why = cluster.create(of("d", 1)).expect_err("refused").to_string();
+    assert_eq!(why, "The cluster has 5 of at most 5 partitions.");
+    let more = MorePartitions { topic: "a".into(), count: 5, assignments: None };
+    let (reply, _) = cluster.carry_out(create_partitions(&cluster.image, &[more]));
+    assert!(matches!(reply[0].1, Err(CreatePartitionsError::TooMany(_))));
+}
+
+#[test]
 fn replicas_may_be_assigned_by_hand() {
     let mut cluster = Cluster::of(&[1, 2, 3]);
     let by_hand = |assignments: &[(i32, &[i32])]| NewTopic {

@@ -8,7 +8,7 @@
 use crate::kafka::context::{Operation, Resource};
 use crate::kafka::fetch_sessions::TopicRef;
 use crate::kafka::handler::{Call, Handler, Reply};
-use crate::kafka::resolve;
+use crate::kafka::{authorized, nodes, resolve};
 use crate::metadata::random;
 use chronik_core::metadata::controller::{self, CreateTopicError, NewTopic};
 use chronik_core::metadata::{Image, Topic, names};
@@ -18,44 +18,6 @@ use std::sync::Arc;
 
 /// First version in which a client may forbid creation on demand; before, it is always asked for.
 const CREATION_IS_A_CHOICE_SINCE: i16 = 4;
-
-/// Kafka's numbers of operations, which are the bits of an authorized-operations field.
-const TOPIC_OPERATIONS: [(Operation, u32); 8] = [
-    (Operation::Read, 3),
-    (Operation::Write, 4),
-    (Operation::Create, 5),
-    (Operation::Delete, 6),
-    (Operation::Alter, 7),
-    (Operation::Describe, 8),
-    (Operation::DescribeConfigs, 10),
-    (Operation::AlterConfigs, 11),
-];
-const CLUSTER_OPERATIONS: [(Operation, u32); 7] = [
-    (Operation::Create, 5),
-    (Operation::Alter, 7),
-    (Operation::Describe, 8),
-    (Operation::ClusterAction, 9),
-    (Operation::DescribeConfigs, 10),
-    (Operation::AlterConfigs, 11),
-    (Operation::IdempotentWrite, 12),
-];
-
-/// What the client may do with a resource, as a bit field.
-fn operations(call: &Call, all: &[(Operation, u32)], resource: Resource<'_>) -> i32 {
-    let allowed =
-        all.iter().filter(|(operation, _)| call.broker.authorizer.allows(&call.context, *operation, resource));
-    allowed.fold(0, |bits, (_, bit)| bits | 1 << bit)
-}
-
-/// What the client may do with a topic.
-pub fn topic_operations(call: &Call, topic: &str) -> i32 {
-    operations(call, &TOPIC_OPERATIONS, Resource::Topic(topic))
-}
-
-/// What the client may do with the cluster.
-pub fn cluster_operations(call: &Call) -> i32 {
-    operations(call, &CLUSTER_OPERATIONS, Resource::Cluster)
-}
 
 fn may_describe(call: &Call, topic: &str) -> bool {
     call.broker.authorizer.allows(&call.context, Operation::Describe, Resource::Topic(topic))
@@ -144,29 +106,21 @@ fn respond(request: &MetadataRequest, call: &Call, refused: &[(String, ErrorCode
             .collect()
     };
     MetadataResponse {
-        brokers: brokers(call, &image),
+        brokers: nodes::addresses(call, &image).into_iter().map(broker).collect(),
         cluster_id: Some(image.cluster_id().into()),
         controller_id: call.broker.node.0,
         topics,
-        cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            cluster_operations(call)
-        } else {
-            i32::MIN
-        },
+        cluster_authorized_operations: authorized::operations(
+            call,
+            Resource::Cluster,
+            request.include_cluster_authorized_operations,
+        ),
         ..Default::default()
     }
 }
 
-/// The brokers as clients of this request's listener reach them.
-fn brokers(call: &Call, image: &Image) -> Vec<MetadataResponseBroker> {
-    let listener = &call.context.connection.listener;
-    let own = |broker: &chronik_core::metadata::Broker| MetadataResponseBroker {
-        node_id: broker.id.0,
-        host: listener.advertised_host.as_str().into(),
-        port: i32::from(listener.advertised_port),
-        rack: broker.rack.as_deref().map(Into::into),
-    };
-    image.brokers().values().filter(|broker| broker.id == call.broker.node).map(|broker| own(broker)).collect()
+fn broker(node: nodes::Address) -> MetadataResponseBroker {
+    MetadataResponseBroker { node_id: node.id.0, host: node.host, port: node.port, rack: node.rack }
 }
 
 fn find<'a>(image: &'a Image, wanted: &MetadataRequestTopic) -> Result<&'a Arc<Topic>, ErrorCode> {
@@ -183,7 +137,7 @@ fn unknown(wanted: &MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTo
         name: wanted.name.clone(),
         topic_id: if wanted.name.is_none() { wanted.topic_id } else { Uuid::ZERO },
         is_internal: wanted.name.as_deref().is_some_and(names::is_internal),
-        topic_authorized_operations: i32::MIN,
+        topic_authorized_operations: authorized::NOT_ASKED,
         ..Default::default()
     }
 }
@@ -204,6 +158,6 @@ fn describe(topic: &Arc<Topic>, call: &Call, with_operations: bool) -> MetadataR
         topic_id: resolve::uuid(topic.id),
         is_internal: topic.internal,
         partitions: partitions.collect(),
-        topic_authorized_operations: if with_operations { topic_operations(call, &topic.name) } else { i32::MIN },
+        topic_authorized_operations: authorized::operations(call, Resource::Topic(&topic.name), with_operations),
     }
 }

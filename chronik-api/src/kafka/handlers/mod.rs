@@ -1,12 +1,28 @@
 //! One file per API. The table below is what the broker serves, and what ApiVersions tells: nothing can be advertised
 //! that has no handler.
 
+pub mod acls;
+pub mod alter_configs;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_client_quotas;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
+pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod list_config_resources;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
@@ -20,10 +36,28 @@ pub static APIS: &[Api] = &[
     api::<list_offsets::ListOffsetsRequest>(),
     api::<chronik_proto_kafka::api::metadata::MetadataRequest>(),
     api::<chronik_proto_kafka::api::api_versions::ApiVersionsRequest>(),
+    api::<create_topics::CreateTopicsRequest>(),
+    api::<delete_topics::DeleteTopicsRequest>(),
     api::<delete_records::DeleteRecordsRequest>(),
     api::<init_producer_id::InitProducerIdRequest>(),
     api::<offset_for_leader_epoch::OffsetForLeaderEpochRequest>(),
+    api::<acls::DescribeAclsRequest>(),
+    api::<acls::CreateAclsRequest>(),
+    api::<acls::DeleteAclsRequest>(),
+    api::<describe_configs::DescribeConfigsRequest>(),
+    api::<alter_configs::AlterConfigsRequest>(),
+    api::<alter_replica_log_dirs::AlterReplicaLogDirsRequest>(),
+    api::<describe_log_dirs::DescribeLogDirsRequest>(),
+    api::<create_partitions::CreatePartitionsRequest>(),
+    api::<elect_leaders::ElectLeadersRequest>(),
+    api::<incremental_alter_configs::IncrementalAlterConfigsRequest>(),
+    api::<list_partition_reassignments::ListPartitionReassignmentsRequest>(),
+    api::<describe_client_quotas::DescribeClientQuotasRequest>(),
+    api::<describe_quorum::DescribeQuorumRequest>(),
+    api::<describe_cluster::DescribeClusterRequest>(),
     api::<describe_producers::DescribeProducersRequest>(),
+    api::<list_config_resources::ListConfigResourcesRequest>(),
+    api::<describe_topic_partitions::DescribeTopicPartitionsRequest>(),
 ];
 
 /// The row of a key. The table is small and sorted.

@@ -1,7 +1,7 @@
 //! CreatePartitions: a topic may grow, never shrink.
 
 use super::placement::{self, BadAssignment, BadReplication};
-use super::{Decision, PARTITIONS_PER_REQUEST_MAX};
+use super::{Decision, no_room};
 use crate::ids::NodeId;
 use crate::metadata::image::Image;
 use crate::metadata::names;
@@ -34,8 +34,9 @@ pub enum CreatePartitionsError {
         "The number of partitions of {0} cannot be changed: it decides which of them holds which group or transaction."
     )]
     Fixed(String),
-    #[error("Excessively large number of partitions per request.")]
-    TooMany,
+    /// One request, or the cluster, may not have that many.
+    #[error("{0}")]
+    TooMany(String),
     #[error("{0}")]
     BadReplication(#[from] BadReplication),
     #[error("{0}")]
@@ -51,7 +52,7 @@ pub fn create_partitions(image: &Image, wanted: &[MorePartitions]) -> Decision<C
         *repeated.entry(topic.topic.as_str()).or_insert(0usize) += 1;
     }
     let mut records = Vec::new();
-    let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
+    let mut partitions_left = image.partitions_left();
     let mut grow = |more: &MorePartitions| -> Result<(), CreatePartitionsError> {
         if repeated[more.topic.as_str()] > 1 {
             return Err(CreatePartitionsError::Duplicate);
@@ -71,7 +72,7 @@ pub fn create_partitions(image: &Image, wanted: &[MorePartitions]) -> Decision<C
         }
         let added = count - has;
         if added > partitions_left {
-            return Err(CreatePartitionsError::TooMany);
+            return Err(CreatePartitionsError::TooMany(no_room(image)));
         }
         let factor = topic.replication_factor();
         let placed = match &more.assignments {

@@ -1,7 +1,7 @@
 //! CreateTopics, and auto-creation: names, placement, configurations.
 
 use super::placement::{self, BadAssignment, BadReplication};
-use super::{Decision, PARTITIONS_PER_REQUEST_MAX};
+use super::{Decision, no_room};
 use crate::ids::{NodeId, TopicId};
 use crate::metadata::image::{ConfigResource, Image};
 use crate::metadata::names::{self, BadTopicName};
@@ -54,8 +54,9 @@ pub enum CreateTopicError {
     Exists(String),
     #[error("Number of partitions was set to an invalid non-positive value.")]
     BadPartitions,
-    #[error("Excessively large number of partitions per request.")]
-    TooManyPartitions,
+    /// One request, or the cluster, may not have that many.
+    #[error("{0}")]
+    TooManyPartitions(String),
     #[error("{0}")]
     BadReplication(#[from] BadReplication),
     #[error("{0}")]
@@ -83,7 +84,7 @@ pub fn create_topics(
     let mut records = Vec::new();
     let mut reply = Vec::with_capacity(wanted.len());
     let mut made = BTreeSet::new();
-    let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
+    let mut partitions_left = image.partitions_left();
     // Made only once a request gets that far, and then once for all its topics.
     let mut taken_keys: Option<BTreeMap<String, String>> = None;
     for topic in wanted {
@@ -163,7 +164,7 @@ fn placement_of(
     let partitions =
         usize::try_from(partitions).ok().filter(|&count| count > 0).ok_or(CreateTopicError::BadPartitions)?;
     if partitions > partitions_left {
-        return Err(CreateTopicError::TooManyPartitions);
+        return Err(CreateTopicError::TooManyPartitions(no_room(image)));
     }
     let factor = topic.replication_factor;
     let factor = if factor == -1 { defaults.replication_factor } else { factor };
@@ -178,7 +179,7 @@ fn assigned(image: &Image, topic: &NewTopic, partitions_left: usize) -> Result<V
         return Err(CreateTopicError::AssignmentAndNumber("replicationFactor"));
     }
     if topic.assignments.len() > partitions_left {
-        return Err(CreateTopicError::TooManyPartitions);
+        return Err(CreateTopicError::TooManyPartitions(no_room(image)));
     }
     let mut by_partition = BTreeMap::new();
     for (partition, replicas) in &topic.assignments {

@@ -14,7 +14,9 @@ mod delete_topics;
 mod elect_leaders;
 mod placement;
 
-pub use alter_configs::{AlterConfigError, AlterOp, AlterResource, ResourceAlteration, alter_configs, replace_configs};
+pub use alter_configs::{
+    AlterConfigError, AlterConfigsReply, AlterOp, AlterResource, ResourceAlteration, alter_configs, replace_configs,
+};
 pub use bootstrap::{
     FirstStart, PRODUCER_ID_BLOCK, ProducerIdBlock, ProducerIdsExhausted, Registration, bootstrap, register_broker,
     reserve_producer_ids,
@@ -25,6 +27,7 @@ pub use delete_topics::{DeleteTopicError, DeletedTopic, TopicRef, delete_topics}
 pub use elect_leaders::{ElectLeaderError, ElectionKind, elect_all_leaders, elect_leaders};
 pub use placement::{BadAssignment, BadReplication};
 
+use super::image::Image;
 use super::records::Record;
 
 /// Partitions that one request may make (Kafka's own bound): what one run of records holds, and what the log opening
@@ -46,5 +49,15 @@ impl<R> Decision<R> {
     /// The same reply without the deed, for requests that only want to know.
     pub fn without_records(self) -> Self {
         Self { records: Vec::new(), reply: self.reply }
+    }
+}
+
+/// Why there are too many partitions, for people: one of the two bounds behind [`Image::partitions_left`].
+fn no_room(image: &Image) -> String {
+    let max = image.defaults().partitions_max;
+    if image.partitions_left() == PARTITIONS_PER_REQUEST_MAX {
+        "Excessively large number of partitions per request.".into()
+    } else {
+        format!("The cluster has {} of at most {max} partitions.", image.partitions_count())
     }
 }

@@ -12,6 +12,7 @@ mod bench;
 mod client;
 mod config;
 mod consume;
+mod dump;
 pub mod greeting;
 mod group;
 mod output;
@@ -51,6 +52,9 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print a topic's records
     Consume(consume::ConsumeArgs),
+    /// Look into a log's files
+    #[command(subcommand)]
+    Log(dump::LogCommand),
     /// Measure a broker: runs chronik-bench with the arguments given
     #[command(disable_help_flag = true)]
     Bench(bench::BenchArgs),
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Some(Command::Group(command)) => group::run(command),
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
+        Some(Command::Log(command)) => dump::run(command),
         Some(Command::Bench(args)) => bench::run(args),
     };
     match done {

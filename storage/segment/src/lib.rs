@@ -28,7 +28,7 @@ mod cache;
 mod control;
 pub mod disk;
 mod engine;
-mod frame;
+pub mod frame;
 mod gate;
 mod handles;
 mod index;

@@ -55,7 +55,8 @@ pub(super) fn run(command: LogCommand) -> Result<(), Failure> {
         return dump(&args, log, vec![segment]);
     }
     let segments = Segment::of_log(&path).map_err(unreadable)?;
-    if !segments.is_empty() {
+    let is_log = path.file_name().is_some_and(|name| log_named(&name.to_string_lossy()).is_some());
+    if is_log || !segments.is_empty() {
         let log = log_of(&args, Some(&path))?;
         return dump(&args, log, segments);
     }
@@ -147,6 +148,9 @@ fn dump(args: &DumpArgs, log: LogId, segments: Vec<Segment>) -> Result<(), Failu
     let mut left = args.max_batches.unwrap_or(u64::MAX);
     let mut damaged = Vec::new();
     let last = segments.len().saturating_sub(1);
+    if segments.is_empty() {
+        writeln!(io::stderr(), "The log is empty: it has no segments.")?;
+    }
     for (index, segment) in segments.iter().enumerate() {
         let next_base = segments.get(index + 1).map(|next| next.base.0);
         if next_base.is_some_and(|base| base <= args.from) {

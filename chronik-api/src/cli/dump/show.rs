@@ -221,7 +221,7 @@ impl Row {
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let text = |value: &Value| match value {
             Value::Null => "null".to_owned(),
-            Value::String(text) => format!("{:?}", printable(text)),
+            Value::String(text) => format!("{text:?}"),
             other => format!("0x{}", other["hex"].as_str().unwrap_or_default()),
         };
         write!(

@@ -504,3 +504,113 @@ async fn every_version_is_answered() {
     in_every_version(client, delete).await;
     broker.stop().await;
 }
+
+/// The calls of three web consoles at their start and on their pages about clusters and topics, in the order of their
+/// sources: kafka-ui (`ReactiveAdminClient`), AKHQ (`AbstractKafkaWrapper`), Redpanda Console (`pkg/console`). Java's
+/// admin client and franz-go speak the newest version on both sides, so these do.
+#[tokio::test]
+async fn what_consoles_ask_at_start_and_on_their_pages_is_answered() {
+    let broker = start(|_| {}).await;
+    let client = &mut Client::to(&broker).await;
+    for name in ["orders", "audit.log"] {
+        create(client, topic(name)).await;
+    }
+    let names: Vec<Str> = vec!["audit.log".into(), "orders".into()];
+
+    // kafka-ui starts: the cluster, the controller's configuration, and whether access rules are on.
+    let with_operations =
+        describe_cluster::DescribeClusterRequest { include_cluster_authorized_operations: true, ..Default::default() };
+    let cluster = client.ask(with_operations).await;
+    assert!(cluster.cluster_authorized_operations > 0, "all that a cluster's operations are");
+    let id = cluster.controller_id.to_string();
+    let configs = describe(client, BROKER, &id).await.expect("described");
+    let deletes = configs.iter().find(|config| config.name == "delete.topic.enable").expect("it looks for it");
+    assert_eq!(deletes.value.as_deref(), Some("true"), "or its delete button is greyed out");
+    let any = describe_acls::DescribeAclsRequest {
+        resource_type_filter: 1,
+        pattern_type_filter: 1,
+        operation: 1,
+        permission_type: 1,
+        ..Default::default()
+    };
+    let rules = client.ask(any.clone()).await;
+    assert_eq!(rules.error_code, ErrorCode::SECURITY_DISABLED.0, "or it would offer to edit them");
+
+    // Its pages: topics with their configurations, described with documentation, sizes, ends, producers.
+    let all = client.ask(metadata::MetadataRequest { topics: None, ..Default::default() }).await;
+    assert_eq!(all.topics.iter().filter_map(|topic| topic.name.clone()).collect::<Vec<_>>(), names);
+    let resource = |name: &Str| describe_configs::DescribeConfigsResource {
+        resource_type: TOPIC,
+        resource_name: name.clone(),
+        configuration_keys: None,
+    };
+    let request = describe_configs::DescribeConfigsRequest {
+        resources: names.iter().map(resource).collect(),
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    assert!(client.ask(request).await.results.iter().all(|result| result.error_code == 0));
+    let named = |name: &Str| describe_topic_partitions::TopicRequest { name: name.clone() };
+    let request = describe_topic_partitions::DescribeTopicPartitionsRequest {
+        topics: names.iter().map(named).collect(),
+        ..Default::default()
+    };
+    let described = client.ask(request).await;
+    assert!(described.topics.iter().all(|topic| topic.error_code == 0 && topic.partitions[0].leader_id == 1));
+    let dirs = client.ask(describe_log_dirs::DescribeLogDirsRequest { topics: None }).await;
+    assert_eq!(dirs.results[0].topics.len(), 2);
+    let ends = |timestamp| list_offsets::ListOffsetsRequest {
+        replica_id: -1,
+        topics: vec![list_offsets::ListOffsetsTopic {
+            name: "orders".into(),
+            partitions: vec![list_offsets::ListOffsetsPartition { timestamp, ..Default::default() }],
+        }],
+        ..Default::default()
+    };
+    for timestamp in [-1, -2] {
+        assert_eq!(client.ask(ends(timestamp)).await.topics[0].partitions[0].error_code, 0);
+    }
+    let of = describe_producers::TopicRequest { name: "orders".into(), partition_indexes: vec![0] };
+    let producers = client.ask(describe_producers::DescribeProducersRequest { topics: vec![of] }).await;
+    assert_eq!(producers.topics[0].partitions[0].error_code, 0);
+
+    // AKHQ: nodes' and topics' configurations without the extras, and sizes for the nodes it was told of.
+    let node = describe_configs::DescribeConfigsResource {
+        resource_type: BROKER,
+        resource_name: id.as_str().into(),
+        configuration_keys: None,
+    };
+    let request = describe_configs::DescribeConfigsRequest { resources: vec![node], ..Default::default() };
+    let plain = client.ask(request).await.results.remove(0);
+    assert!(plain.configs.iter().all(|config| config.synonyms.is_empty() && config.documentation.is_none()));
+
+    // Redpanda Console: its overview counts brokers, partitions and rules; its topic list reads one configuration.
+    assert_eq!(all.brokers.len(), 1);
+    assert!(
+        all.topics.iter().all(|topic| !topic.partitions.is_empty() && !topic.partitions[0].replica_nodes.is_empty())
+    );
+    let one_key = |name: &Str| describe_configs::DescribeConfigsResource {
+        configuration_keys: Some(vec!["cleanup.policy".into()]),
+        ..resource(name)
+    };
+    let request = describe_configs::DescribeConfigsRequest {
+        resources: names.iter().map(one_key).collect(),
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    for result in client.ask(request).await.results {
+        assert_eq!(result.configs.len(), 1);
+        assert_eq!(result.configs[0].value.as_deref(), Some("delete"));
+    }
+    let quotas = client.ask(describe_client_quotas::DescribeClientQuotasRequest::default()).await;
+    assert_eq!(quotas.error_code, 0);
+    let moves = client.ask(list_partition_reassignments::ListPartitionReassignmentsRequest::default()).await;
+    assert_eq!(moves.error_code, 0);
+    // What it reads from ApiVersions decides which pages it shows; what is not there is greyed out, not broken.
+    let request =
+        api_versions::ApiVersionsRequest { client_software_name: "kgo".into(), client_software_version: "1.0".into() };
+    let served: Vec<i16> = client.ask(request).await.api_keys.iter().map(|api| api.api_key).collect();
+    assert!([3, 21, 32, 44, 46, 48].iter().all(|key| served.contains(key)));
+    assert!([49, 50, 51].iter().all(|key| !served.contains(key)), "nothing is offered that is not there");
+    broker.stop().await;
+}

@@ -386,3 +386,42 @@ async fn a_full_disk_refuses_changes_and_a_failed_sync_ends_the_broker() {
     assert!(words.contains("on fire") && words.contains("restart"), "{words}");
     assert!(matches!(propose("later").await, Err(ProposeError::Stopped)));
 }
+
+/// What a killed process leaves behind: the files as they are, copied while the engine still holds them.
+fn copy_files(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            std::fs::create_dir_all(&target).expect("made");
+            copy_files(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_finds_in_its_files_everything_that_it_answered() {
+    use chronik_storage_segment::{SegmentEngine, SegmentOptions};
+    let home = tempfile::tempdir().expect("a directory");
+    let engine = SegmentEngine::start(home.path().to_owned(), SegmentOptions::default()).expect("starts");
+    // So few facts a snapshot that the log is cut down several times on the way.
+    let log = open_with(&engine, 20).await;
+    register(&log).await;
+    for round in 0..30 {
+        create(&log, NewTopic { partitions: 4, ..named(&format!("topic-{round}")) }).await.expect("created");
+        if round % 10 == 3 {
+            let killed = tempfile::tempdir().expect("a directory");
+            copy_files(home.path(), killed.path());
+            let after = SegmentEngine::start(killed.path().to_owned(), SegmentOptions::default()).expect("starts");
+            let reopened = open_with(&after, 20).await;
+            assert!(reopened.image().says_the_same_as(&log.image()), "after topic {round}");
+            assert_eq!(reopened.directory_id(), log.directory_id());
+            reopened.close().await;
+            after.close().await.expect("closed");
+        }
+    }
+    log.close().await;
+    engine.close().await.expect("closed");
+}

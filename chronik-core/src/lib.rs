@@ -16,11 +16,13 @@
 //! - [`batch`]: Kafka's record batch v2: a small owned header before shared bytes.
 //! - [`metadata`]: what the cluster knows of itself: records, the image they make, and what a controller decides.
 //! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
+//! - [`group`]: what a group coordinator decides.
 
 #![forbid(unsafe_code)]
 
 pub mod batch;
 pub mod driver;
+pub mod group;
 pub mod ids;
 pub mod metadata;
 pub mod partition;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use chronik_proto_kafka::api::consumer_protocol::ConsumerProtocolAssignment;
 use chronik_proto_kafka::api::describe_groups::{DescribeGroupsRequest, DescribedGroup, DescribedGroupMember};
 use chronik_proto_kafka::api::list_groups::{ListGroupsRequest, ListedGroup};
-use chronik_proto_kafka::api::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use chronik_proto_kafka::api::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use chronik_proto_kafka::{Decoder, ErrorCode, Message, Str};
 use clap::Subcommand;
 use serde_json::json;
@@ -203,7 +205,7 @@ fn positions(client: &mut Client, group: &DescribedGroup) -> Result<Vec<Position
         .iter()
         .flat_map(|member| assigned(member).into_iter().map(|partition| (partition, member.member_id.to_string())))
         .collect();
-    let committed = committed(client, &group.group_id)?;
+    let committed = committed(client, &group.group_id, None)?;
     let mut committed: BTreeMap<_, _> = committed.into_iter().map(|(at, offset)| (at, Some(offset))).collect();
     for partition in owners.keys() {
         committed.entry(partition.clone()).or_insert(None);
@@ -234,13 +236,25 @@ fn ends_of(client: &mut Client, topic: &str) -> Result<Option<BTreeMap<i32, i64>
     client.offsets(&topic, LATEST).map(Some)
 }
 
-/// Every offset that a group committed.
-pub(super) fn committed(client: &mut Client, group: &str) -> Result<BTreeMap<(String, i32), i64>, ClientError> {
+/// The offsets that a group committed, in one topic or in all.
+pub(super) fn committed(
+    client: &mut Client,
+    group: &str,
+    topic: Option<&Topic>,
+) -> Result<BTreeMap<(String, i32), i64>, ClientError> {
     /// From the next version on topics are named by id.
     const BY_NAME: i16 = 9;
-    let wanted = OffsetFetchRequestGroup { group_id: group.into(), topics: None, ..Default::default() };
-    let request =
-        OffsetFetchRequest { group_id: group.into(), topics: None, groups: vec![wanted], require_stable: false };
+    let partitions = |topic: &Topic| -> Vec<i32> { topic.leaders.keys().copied().collect() };
+    // Versions before 8 ask for one group, later ones for several.
+    let of_group = topic.map(|topic| {
+        let (name, partition_indexes) = (topic.name.as_str().into(), partitions(topic));
+        vec![OffsetFetchRequestTopics { name, partition_indexes, ..Default::default() }]
+    });
+    let topics = topic.map(|topic| {
+        vec![OffsetFetchRequestTopic { name: topic.name.as_str().into(), partition_indexes: partitions(topic) }]
+    });
+    let wanted = OffsetFetchRequestGroup { group_id: group.into(), topics: of_group, ..Default::default() };
+    let request = OffsetFetchRequest { group_id: group.into(), topics, groups: vec![wanted], require_stable: false };
     client.retry(|client| {
         let to: To = client.coordinator(group)?;
         let answer = client.ask_waiting(to, &request, BY_NAME, std::time::Duration::ZERO)?;

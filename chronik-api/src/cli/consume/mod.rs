@@ -205,6 +205,7 @@ fn alone(
     Ok(())
 }
 
+/// Reads as a member, and leaves the group however it ends, so that the others need not wait for our session.
 fn in_group(
     mut client: Client,
     topic: Topic,
@@ -216,41 +217,48 @@ fn in_group(
 ) -> Result<(), Failure> {
     let mut member = Member::new(group, &topic);
     let mut begins: Option<BTreeMap<i32, i64>> = None;
-    'joined: while !stop.load(Ordering::Relaxed) && !out.is_full() {
-        let assigned = member.join(&mut client)?;
-        let committed = super::group::committed(&mut client, group)?;
-        let mut positions = BTreeMap::new();
-        for partition in assigned {
-            let offset = match committed.get(&(topic.name.clone(), partition)) {
-                Some(offset) => *offset,
-                None => {
-                    if begins.is_none() {
-                        begins = Some(begin_offsets(&mut client, &topic, begin)?);
+    let over = |out: &Output<'_>| stop.load(Ordering::Relaxed) || out.is_full();
+    let mut read_as_member = || -> Result<(), Failure> {
+        'joined: while !over(&out) {
+            let assigned = member.join(&mut client)?;
+            let committed = super::group::committed(&mut client, group, Some(&topic))?;
+            let mut positions = BTreeMap::new();
+            for partition in assigned {
+                let offset = match committed.get(&(topic.name.clone(), partition)) {
+                    Some(offset) => *offset,
+                    None => {
+                        let begins = match &mut begins {
+                            Some(begins) => begins,
+                            none => none.insert(begin_offsets(&mut client, &topic, begin)?),
+                        };
+                        begins.get(&partition).copied().unwrap_or(0)
                     }
-                    begins.as_ref().and_then(|begins| begins.get(&partition).copied()).unwrap_or(0)
-                }
-            };
-            positions.insert(partition, offset);
-        }
-        let mut reader = Reader::new(topic.clone(), positions);
-        while !stop.load(Ordering::Relaxed) && !out.is_full() && !at_end(ends.as_ref(), &reader.positions) {
-            let before = reader.positions.clone();
-            reader.poll(&mut client, |record| {
-                let wanted = !out.is_full();
-                if wanted {
-                    out.print(record)?;
-                }
-                Ok(wanted)
-            })?;
-            out.out.flush()?;
-            let moved = reader.positions.iter().filter(|(at, position)| before.get(at) != Some(*position));
-            let moved: BTreeMap<i32, i64> = moved.map(|(at, position)| (*at, *position)).collect();
-            if !member.commit(&mut client, &moved)? || !member.heartbeat(&mut client)? {
-                continue 'joined;
+                };
+                positions.insert(partition, offset);
             }
+            let mut reader = Reader::new(topic.clone(), positions);
+            while !over(&out) && !at_end(ends.as_ref(), &reader.positions) {
+                let before = reader.positions.clone();
+                let read = reader.poll(&mut client, |record| {
+                    let wanted = !out.is_full();
+                    if wanted {
+                        out.print(record)?;
+                    }
+                    Ok(wanted)
+                });
+                out.out.flush()?;
+                read?;
+                let moved = reader.positions.iter().filter(|(at, position)| before.get(at) != Some(*position));
+                let moved: BTreeMap<i32, i64> = moved.map(|(at, position)| (*at, *position)).collect();
+                if !member.commit(&mut client, &moved)? || !member.heartbeat(&mut client)? {
+                    continue 'joined;
+                }
+            }
+            break;
         }
-        break;
-    }
+        Ok(())
+    };
+    let done = read_as_member();
     member.leave(&mut client);
-    Ok(())
+    done
 }

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::groups::Groups;
 use crate::kafka::connection::MemoryBudget;
 use crate::kafka::context::Authorizer;
 use crate::kafka::fetch_sessions::FetchSessions;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use chronik_core::ids::{LogId, NodeId, TopicId};
 use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::retention::Retention;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One broker, as its handlers see it.
 pub struct Broker {
@@ -24,6 +25,7 @@ pub struct Broker {
     pub metadata: MetadataLog,
     pub partitions: Arc<PartitionTable>,
     pub producer_ids: ProducerIds,
+    pub groups: Arc<Groups>,
     pub sessions: Arc<FetchSessions>,
     pub metrics: Arc<Metrics>,
     pub authorizer: Box<dyn Authorizer>,
@@ -50,6 +52,8 @@ pub struct FollowMetadata {
     pub clock: Clock,
     pub partitions: Arc<PartitionTable>,
     pub metrics: Arc<Metrics>,
+    /// Set once they are up.
+    pub groups: OnceLock<Arc<Groups>>,
 }
 
 impl FollowMetadata {
@@ -111,6 +115,9 @@ impl Applied for FollowMetadata {
                         );
                     }
                     self.metrics.forget_topic(&topic.name);
+                    if let Some(groups) = self.groups.get() {
+                        groups.topic_deleted(&topic.name);
+                    }
                 }
                 Change::TopicConfig(topic) => {
                     if let Some(topic) = image.topic_by_id(*topic) {
@@ -153,7 +160,7 @@ impl MetricsSource for Broker {
         };
         Snapshot {
             partitions: self.partitions.all().into_iter().map(sample).collect(),
-            groups: Vec::new(),
+            groups: self.groups.samples(&image),
             storage: Some(self.partitions.engine().usage()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`config`], [`cli`]: what it is told. [`assemble`], [`server`]: how its parts are put together, started and stopped.
 //! - [`kafka`]: connections, requests, one handler per API. [`broker`]: what the handlers share.
-//! - [`metadata`], [`partitions`]: hosts of the machines in `chronik-core`.
+//! - [`metadata`], [`partitions`], [`groups`]: hosts of the machines in `chronik-core`.
 //! - [`admin`], [`metrics`]: health and numbers over HTTP.
 //! - [`clock`], [`compression`]: the edges that the above need.
 
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod compression;
 pub mod config;
+pub mod groups;
 pub mod kafka;
 pub mod metadata;
 pub mod metrics;

@@ -10,6 +10,7 @@ use crate::broker::{Broker, FollowMetadata};
 use crate::clock::Clock;
 use crate::config::reach::{self, Advertised};
 use crate::config::{Config, Listener};
+use crate::groups::Groups;
 use crate::kafka::connection::{Limits, MemoryBudget};
 use crate::kafka::context::{AllowAll, ConnectionContext, ListenerContext};
 use crate::kafka::dispatch::Dispatcher;
@@ -26,8 +27,8 @@ use std::collections::hash_map::RandomState;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -102,9 +103,19 @@ pub async fn run(
 
     let metrics = Arc::new(Metrics::default());
     let partitions = Arc::new(PartitionTable::new(engine));
-    let follow = Arc::new(FollowMetadata { node, clock, partitions: partitions.clone(), metrics: metrics.clone() });
+    let follow = Arc::new(FollowMetadata {
+        node,
+        clock,
+        partitions: partitions.clone(),
+        metrics: metrics.clone(),
+        groups: OnceLock::new(),
+    });
     let image = metadata.listen(follow.clone()).await.ok_or_else(|| ServeError::MetadataFailed(String::new()))?;
     follow.open_all(&image).await;
+
+    let groups = Groups::start(&config, clock, metadata.clone(), partitions.clone()).await;
+    // Nobody else sets it.
+    let _ = follow.groups.set(groups.clone());
 
     let sessions = FetchSessions::new(config.limits.fetch_sessions as usize, seed());
     let broker = Arc::new(Broker {
@@ -113,6 +124,7 @@ pub async fn run(
         producer_ids: ProducerIds::new(metadata.clone()),
         metadata,
         partitions: partitions.clone(),
+        groups: groups.clone(),
         sessions,
         metrics: metrics.clone(),
         authorizer: Box::new(AllowAll),
@@ -139,6 +151,9 @@ pub async fn run(
         };
         async move { upkeep::run(partitions, clock, settings, move |topic| broker.upkeep_rules(topic)).await }
     });
+
+    let expiry_every = config.groups.offsets_retention_check_interval_ms.duration();
+    let expiry = tokio::spawn(groups.clone().run_expiry(expiry_every, metrics.clone()));
 
     let shared = Shared {
         limits: limits(config),
@@ -190,6 +205,8 @@ pub async fn run(
         tokio::time::sleep(CONNECTIONS_LOOK_EVERY).await;
     }
     upkeep.abort();
+    expiry.abort();
+    groups.stop().await;
     broker.metadata.close().await;
     partitions.shut_down().await?;
     if let Some(admin) = admin {

@@ -8,6 +8,7 @@
 pub mod authorized;
 pub mod connection;
 pub mod context;
+pub mod coordination;
 pub mod dispatch;
 pub mod fetch_sessions;
 pub mod handler;

@@ -8,8 +8,8 @@
 //! **Cost.** Each group has one timer, armed for the earliest of its deadlines and looked at when it fires, so a
 //! heartbeat touches only its member.
 
-use super::group::Group;
 use super::records::{CommittedOffset, Key, NotARecord, RawRecord, StoredGroup};
+use super::state::Group;
 use crate::time::{Monotonic, Now};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -116,21 +116,19 @@ pub enum Effect<K> {
 /// What follows when records are committed.
 #[derive(Debug)]
 pub(super) enum Intent<K> {
-    Offsets {
-        group: String,
-        changes: Vec<((String, i32), Option<CommittedOffset>)>,
-        key: Option<K>,
-    },
-    Generation {
-        group: String,
-        stored: StoredGroup,
-        assignments: Option<BTreeMap<String, Bytes>>,
-        reply: Option<(K, Joined)>,
-    },
-    Deletion {
-        group: String,
-        key: Option<K>,
-    },
+    Offsets { group: String, changes: Vec<((String, i32), Option<CommittedOffset>)>, key: Option<K> },
+    Generation { group: String, generation: Box<Generation<K>> },
+    Deletion { group: String, key: Option<K> },
+}
+
+/// A finished generation on its way to the log.
+#[derive(Debug)]
+pub(super) struct Generation<K> {
+    pub stored: StoredGroup,
+    /// What its leader handed out; `None` where the record only notes who is there.
+    pub assignments: Option<BTreeMap<String, Bytes>>,
+    /// A join that is answered once the record is committed.
+    pub reply: Option<(K, Joined)>,
 }
 
 #[derive(Debug)]
@@ -247,7 +245,8 @@ impl<K> Coordinator<K> {
                     self.reply(key, Reply::Stored(Ok(())));
                 }
             }
-            Intent::Generation { group, stored, assignments, reply } => {
+            Intent::Generation { group, generation } => {
+                let Generation { stored, assignments, reply } = *generation;
                 self.with_group(&group, |this, id, group| this.generation_stored(now, id, group, stored, assignments));
                 if let Some((key, joined)) = reply {
                     self.reply(key, Reply::Joined(joined));
@@ -280,11 +279,11 @@ impl<K> Coordinator<K> {
                     self.reply(key, Reply::Stored(Err(GroupError::NotAvailable)));
                 }
             }
-            Intent::Generation { group, assignments, reply, .. } => {
-                if assignments.is_some() {
+            Intent::Generation { group, generation } => {
+                if generation.assignments.is_some() {
                     self.with_group(&group, |this, id, group| this.generation_not_stored(now, id, group));
                 }
-                if let Some((key, joined)) = reply {
+                if let Some((key, joined)) = generation.reply {
                     let error = Some(GroupError::NotAvailable);
                     self.reply(key, Reply::Joined(Joined { error, ..joined }));
                 }

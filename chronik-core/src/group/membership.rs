@@ -1,9 +1,9 @@
 //! Joining, syncing, heartbeats, leaving: the rebalance protocol of classic groups (KIP-62, KIP-345, KIP-394, KIP-429,
 //! KIP-814). The coordinator passes protocols' metadata and assignments on unread.
 
-use super::coordinator::{Coordinator, GroupError, Intent, Joined, JoinedMember, Reply, Synced};
-use super::group::{Group, Member, Protocol, State};
+use super::coordinator::{Coordinator, Generation, GroupError, Intent, Joined, JoinedMember, Reply, Synced};
 use super::records::{Key, StoredGroup};
+use super::state::{Group, Member, Protocol, State};
 use crate::time::{Monotonic, Now};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -324,7 +324,8 @@ impl<K> Coordinator<K> {
         reply: Option<(K, Joined)>,
     ) {
         let record = (Key::Group { group: id.to_owned() }.encode(), Some(stored.encode()));
-        self.write(vec![record], Intent::Generation { group: id.to_owned(), stored, assignments, reply });
+        let generation = Box::new(Generation { stored, assignments, reply });
+        self.write(vec![record], Intent::Generation { group: id.to_owned(), generation });
     }
 
     /// A member asks for its assignment, or the leader brings everybody's.

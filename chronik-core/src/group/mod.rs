@@ -1,7 +1,7 @@
 //! What a coordinator of classic groups decides: membership, rebalances, committed offsets.
 //!
 //! - [`coordinator`]: the machine of one `__consumer_offsets` partition: commands in, effects out.
-//! - [`group`]: one group: its members and where its rebalance stands.
+//! - [`state`]: one group: its members and where its rebalance stands.
 //! - [`membership`], [`offsets`]: the coordinator's decisions about the two.
 //! - [`records`]: Kafka's own formats in `__consumer_offsets`, byte for byte.
 //! - [`subscription`]: the little that a coordinator must know of what consumers tell each other.
@@ -11,10 +11,10 @@
 //! Kafka, and a coordinator that is rebuilt starts from the last finished generation.
 
 pub mod coordinator;
-pub mod group;
 pub mod membership;
 pub mod offsets;
 pub mod records;
+pub mod state;
 pub mod subscription;
 
 #[cfg(test)]

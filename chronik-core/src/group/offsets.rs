@@ -1,9 +1,9 @@
 //! Committed offsets: storing, deleting, expiring; and deleting groups.
 
 use super::coordinator::{Coordinator, GroupError, Intent, Reply};
-use super::group::{Group, State};
 use super::membership::{check_member, touch};
 use super::records::{CommittedOffset, Key, RawRecord};
+use super::state::{Group, State};
 use crate::time::{Now, Timestamp};
 
 /// An OffsetCommit.

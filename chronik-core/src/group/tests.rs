@@ -1,10 +1,10 @@
 //! Stories of groups: a tiny world of members, a log that commits when told, and a clock that is set by hand.
 
 use super::coordinator::{Coordinator, Effect, GroupError, Joined, Reply, Settings, Synced};
-use super::group::{Protocol, State};
 use super::membership::{Join, Leaver, Sync};
 use super::offsets::{Commit, OffsetToCommit};
 use super::records::RawRecord;
+use super::state::{Protocol, State};
 use crate::time::{Monotonic, Now, Timestamp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -302,7 +302,7 @@ fn a_static_member_comes_back_without_a_rebalance_and_its_double_is_fenced() {
     world.sync("sa", "a-id", generation, &[("a-id", "mine")]);
     world.commit_writes();
     world.join_as("again", Join { knows_skip_assignment: true, ..fixed("again") });
-    assert!(world.replies.get("again").is_none(), "its new id counts when it is stored");
+    assert!(!world.replies.contains_key("again"), "its new id counts when it is stored");
     world.commit_writes();
     let again = world.joined("again");
     assert_eq!((again.error, again.generation, again.skip_assignment), (None, generation, true));

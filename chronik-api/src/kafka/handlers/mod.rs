@@ -7,25 +7,36 @@ pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_client_quotas;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod elect_leaders;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
 pub mod list_config_resources;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 use super::handler::{Api, api};
 
@@ -35,6 +46,15 @@ pub static APIS: &[Api] = &[
     api::<fetch::FetchRequest>(),
     api::<list_offsets::ListOffsetsRequest>(),
     api::<chronik_proto_kafka::api::metadata::MetadataRequest>(),
+    api::<offset_commit::OffsetCommitRequest>(),
+    api::<offset_fetch::OffsetFetchRequest>(),
+    api::<find_coordinator::FindCoordinatorRequest>(),
+    api::<join_group::JoinGroupRequest>(),
+    api::<heartbeat::HeartbeatRequest>(),
+    api::<leave_group::LeaveGroupRequest>(),
+    api::<sync_group::SyncGroupRequest>(),
+    api::<describe_groups::DescribeGroupsRequest>(),
+    api::<list_groups::ListGroupsRequest>(),
     api::<chronik_proto_kafka::api::api_versions::ApiVersionsRequest>(),
     api::<create_topics::CreateTopicsRequest>(),
     api::<delete_topics::DeleteTopicsRequest>(),
@@ -49,9 +69,11 @@ pub static APIS: &[Api] = &[
     api::<alter_replica_log_dirs::AlterReplicaLogDirsRequest>(),
     api::<describe_log_dirs::DescribeLogDirsRequest>(),
     api::<create_partitions::CreatePartitionsRequest>(),
+    api::<delete_groups::DeleteGroupsRequest>(),
     api::<elect_leaders::ElectLeadersRequest>(),
     api::<incremental_alter_configs::IncrementalAlterConfigsRequest>(),
     api::<list_partition_reassignments::ListPartitionReassignmentsRequest>(),
+    api::<offset_delete::OffsetDeleteRequest>(),
     api::<describe_client_quotas::DescribeClientQuotasRequest>(),
     api::<describe_quorum::DescribeQuorumRequest>(),
     api::<describe_cluster::DescribeClusterRequest>(),

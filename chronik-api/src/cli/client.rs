@@ -12,6 +12,7 @@ use chronik_proto_kafka::api::list_offsets::{ListOffsetsPartition, ListOffsetsRe
 use chronik_proto_kafka::api::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseTopic,
 };
+use chronik_proto_kafka::api::produce::ProduceRequest;
 use chronik_proto_kafka::{ErrorCode, Request, Str, decode_response, encode_request};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -317,15 +318,25 @@ impl Client {
         wait: Duration,
     ) -> Result<R::Response, ClientError> {
         let timeout = self.timeout + wait;
-        let connection = self.connection(to)?;
-        let version = connection.version::<R>(newest)?;
-        let address = connection.address.clone();
-        let answer = connection.ask_in(request, version, timeout);
-        if answer.as_ref().is_err_and(|why| why.code().is_none()) {
-            // The answer may still come, for another request to mistake for its own.
-            self.connections.remove(&address);
+        let mut had = self.connections.len();
+        loop {
+            let connection = self.connection(to)?;
+            let version = connection.version::<R>(newest)?;
+            let address = connection.address.clone();
+            let answer = connection.ask_in(request, version, timeout);
+            let opened_now = self.connections.len() > had;
+            if answer.as_ref().is_err_and(|why| why.code().is_none()) {
+                // The answer may still come, for another request to mistake for its own.
+                self.connections.remove(&address);
+            }
+            match answer {
+                // A connection that lay idle may have been closed meanwhile. Nothing but a produce matters twice.
+                Err(ClientError::Closed { .. }) if !opened_now && R::KEY != ProduceRequest::KEY => {
+                    had = self.connections.len();
+                }
+                answer => return answer,
+            }
         }
-        answer
     }
 
     /// Sends what is not answered: produce with acks=0.

@@ -180,3 +180,20 @@ fn the_next_bootstrap_address_is_tried_and_nobody_at_all_is_told_with_what_to_do
     let Failure::Failed(said) = Failure::from(why) else { panic!("it is a failure") };
     assert!(said.contains("Start a broker with `chronik`"), "{said}");
 }
+
+#[test]
+fn a_connection_that_was_closed_while_it_lay_idle_is_opened_again_once() {
+    let mut asked = 0;
+    let address = broker(Box::new(move |header, _| {
+        if header.api_key == ApiVersionsRequest::KEY {
+            return framed::<ApiVersionsRequest>(&header, &versions(5));
+        }
+        asked += 1;
+        // The second request meets a closed connection, and so do the fourth and the one tried in its place.
+        if [2, 4, 5].contains(&asked) { None } else { framed::<MetadataRequest>(&header, &MetadataResponse::default()) }
+    }));
+    let mut client = client(address);
+    assert!(client.metadata(None, false).is_ok());
+    assert!(client.metadata(None, false).is_ok(), "the third answers in place of the second");
+    assert!(matches!(client.metadata(None, false), Err(ClientError::Closed { .. })));
+}

@@ -127,8 +127,7 @@ impl Reader {
             }
             Some(code) if code.is_retriable() => {
                 std::thread::sleep(WAIT / 5);
-                let leaders = client.topic(&self.topic.name, false)?.leaders;
-                self.topic.leaders = leaders;
+                self.topic = client.topic(&self.topic.name, false)?;
                 Ok(())
             }
             _ => Err(refused.into()),

@@ -10,7 +10,9 @@ use crate::threads::{Lane, ThreadPools, Threads};
 use async_trait::async_trait;
 use chronik_core::ids::LogId;
 use chronik_core::pending::{Pending, Started};
-use chronik_core::wal::{Capabilities, Cause, EngineError, OpenMode, OpenOptions, Survives, Usage, Wal, WalEngine};
+use chronik_core::wal::{
+    Capabilities, Cause, EngineError, OpenMode, OpenOptions, Survives, Usage, Wal, WalEngine, WalError,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -143,9 +145,11 @@ impl Engine {
         let found = recover(&self.shared, id, &dir, effort)?;
         let segment_bytes = segment_bytes.clamp(1, SEGMENT_BYTES_MAX);
         let log = SegmentLog::new(id, dir, self.shared.clone(), found, segment_bytes);
-        log.look_at_own_start().map_err(|error| EngineError::Io {
-            doing: format!("reading the start of log {id}"),
-            source: Cause::new(error),
+        log.look_at_own_start().map_err(|error| match error {
+            WalError::Corrupt { offset } => {
+                EngineError::Corrupt { log: id, offset, what: "a frame is not sound".into() }
+            }
+            error => EngineError::Io { doing: format!("reading the start of log {id}"), source: Cause::new(error) },
         })?;
         let mut logs = self.usable()?;
         logs.known.insert(id, Some(log.clone()));

@@ -4,8 +4,9 @@
 //! memory: a log keeps only the entries after that, and readers fetch the file's when they go there.
 //!
 //! **An index file is a certificate.** It is written only after what it covers was made durable, so opening a log after a
-//! crash reads and checks only what no index file covers. Nobody depends on an index file itself being durable: it names
-//! the last frame it covers by position and checksum, and a file that is missing, torn or stale is ignored.
+//! crash reads and checks only what no index file covers. It names the last frame it covers by position and checksum, so
+//! that damage there shows at once. It need not be durable itself: a file that is missing or torn is ignored, one that is
+//! old covers less. It is removed, durably, before what it covers is.
 
 use crate::frame::{i64_at, u32_at};
 use chronik_core::ids::Offset;

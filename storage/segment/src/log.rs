@@ -84,6 +84,8 @@ const BOOKMARKS_MAX: usize = 8;
 struct Inner {
     /// Why an append or a sync failed; only opening the log again can help.
     failed: Option<Cause>,
+    /// In a log that failed: the segment and position of the first run that was ordered and will never be written.
+    unwritten_from: Option<(u64, u64)>,
     /// Let go of, or about to be once what is queued is done.
     closed: bool,
     start: Offset,
@@ -162,6 +164,7 @@ impl SegmentLog {
     pub fn new(id: LogId, dir: Arc<Path>, shared: Arc<Shared>, found: Found, segment_bytes: u64) -> Arc<Self> {
         let inner = Inner {
             failed: None,
+            unwritten_from: None,
             closed: false,
             start: found.control.start,
             durable_start: found.control.start,
@@ -315,9 +318,10 @@ impl Inner {
 
     /// How far the segment's file may be read: its runs from there on are in the tail.
     fn on_disk_bytes(&self, segment: &Segment) -> u64 {
-        match self.tail.front() {
-            Some(front) if front.segment == segment.file.number => front.position,
-            Some(front) if front.base < segment.file.base => 0,
+        // Segments' numbers rise along the log.
+        match self.tail.front().map(|run| (run.segment, run.position)).or(self.unwritten_from) {
+            Some((number, position)) if number == segment.file.number => position,
+            Some((number, _)) if number < segment.file.number => 0,
             _ => segment.bytes,
         }
     }

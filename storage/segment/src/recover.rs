@@ -225,8 +225,11 @@ impl Recovery<'_> {
                 segment.live_max_timestamp = covered.max_timestamp;
                 Ok((segment, Some(covered)))
             }
-            // Of another life of the file, or the file is damaged: the scan will tell.
-            _ => Ok((segment, None)),
+            // An index file is removed, durably, before what it covers is: this is no other life of the segment.
+            _ => {
+                let what = format!("the frame at byte {} is not sound any more", covered.last_position);
+                Err(self.corrupt(segment.file.base, what).into())
+            }
         }
     }
 

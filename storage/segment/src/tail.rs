@@ -100,9 +100,11 @@ impl Tail {
         self.runs.iter_mut().filter(|run| run.segment == from).for_each(|run| run.segment = to);
     }
 
-    /// Forgets what is not written, for a log that can write no more.
-    pub fn drop_unwritten(&mut self) {
+    /// Forgets what is not written, for a log that can write no more; gives the segment and position where that begins.
+    pub fn drop_unwritten(&mut self) -> Option<(u64, u64)> {
+        let first = self.runs.get(self.written).map(|run| (run.segment, run.position));
         self.runs.truncate(self.written);
+        first
     }
 
     /// Empties it, so that everything below `floor` counts as on disk; gives the memory bytes of what was written.

@@ -307,7 +307,8 @@ impl Inner {
         for SyncWaiter { done, .. } in self.sync_waiters.drain(..) {
             outcomes.sync(done, Err(failed()));
         }
-        self.tail.drop_unwritten();
+        let unwritten_from = self.tail.drop_unwritten();
+        self.unwritten_from = self.unwritten_from.or(unwritten_from);
         cause
     }
 }

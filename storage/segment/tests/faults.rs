@@ -4,7 +4,8 @@ mod sim;
 
 use chronik_conformance::wal::{Model, run_of};
 use chronik_core::ids::Offset;
-use chronik_core::wal::{EngineError, Refused, WalError};
+use chronik_core::pending::Pending;
+use chronik_core::wal::{EngineError, ReadRange, Refused, WalError};
 use chronik_storage_segment::SegmentOptions;
 use sim::bench::{Bench, Failure, bytes_of, options};
 use sim::{Dice, Kind, SimDisk};
@@ -121,7 +122,6 @@ fn a_write_that_finds_the_disk_full_waits_for_room_and_is_not_lost() {
 #[test]
 fn one_sync_of_the_file_system_serves_many_logs_and_fails_all_of_them() {
     use chronik_core::ids::LogId;
-    use chronik_core::pending::Pending;
     use chronik_core::wal::{OpenMode, OpenOptions, WalEngine};
     let disk = SimDisk::new();
     disk.set_owns_filesystem(true);
@@ -323,5 +323,99 @@ fn deleting_and_creating_are_whole_or_not_at_all() {
             threads.settle();
             assert!(disk.files().len() <= 12, "what was deleted is removed");
         }
+    }
+}
+
+#[test]
+fn a_sync_says_nothing_of_what_took_the_place_of_what_it_synced() {
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    for base in 0..10 {
+        bench.append(run_of(base, 1, 0, 0, 50)).expect("the disk is sound");
+    }
+    let log = bench.log.clone();
+    // While the disk is at the sync, the log is cut and grows again, on the caller's thread and a worker.
+    disk.meanwhile(Kind::SyncData, move || {
+        let _cut = Pending::start(|done| log.wal.truncate_suffix(Offset(4), done));
+        for base in 4..10 {
+            assert!(log.order(run_of(base, 1, 0, 7, 60)).is_ok());
+        }
+    });
+    let first = Pending::start(|done| bench.log.wal.sync(Offset(10), done));
+    bench.threads.drive(first).expect("the disk is sound");
+    let durable_end = bench.log.state().durable_end;
+    let found = Bench::open(&disk.after_power_cut(None), 1).expect("all is whole");
+    assert!(found.log.state().end >= durable_end, "{:?} after {durable_end}", found.log.state());
+    bench.sync().expect("the disk is sound");
+    let found = Bench::open(&disk.after_power_cut(None), 1).expect("all is whole");
+    assert_eq!(found.log.state().end, Offset(10));
+    assert_eq!(found.read_from(Offset(4)).0.len(), 6 * 60);
+}
+
+#[test]
+fn a_write_says_nothing_of_what_took_the_place_of_what_it_wrote() {
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    bench.append(run_of(0, 4, 0, 0, 50)).expect("the disk is sound");
+    let ordered = bench.log.order(run_of(4, 10, 0, 0, 50)).expect("there is room");
+    let log = bench.log.clone();
+    disk.meanwhile(Kind::Write, move || {
+        let _cut = Pending::start(|done| log.wal.truncate_suffix(Offset(4), done));
+        for base in 4..9 {
+            assert!(log.order(run_of(base, 1, 0, 7, 60)).is_ok());
+        }
+    });
+    bench.log.wal.write_queued();
+    bench.threads.drive(ordered).expect("the disk is sound");
+    assert_eq!(bench.log.state().written_end, Offset(4), "what came after is not written yet");
+    // Nothing but what is unwritten is kept in memory here.
+    let (bytes, _, error) = bench.read_from(Offset(4));
+    assert!(error.is_none() && bytes.len() == 5 * 60, "{error:?}, {} bytes", bytes.len());
+    bench.sync().expect("the disk is sound");
+    let (bytes, _, error) = bench.read_from(Offset(4));
+    assert!(error.is_none() && bytes.len() == 5 * 60, "{error:?}, {} bytes", bytes.len());
+}
+
+#[test]
+fn reads_that_would_wait_go_to_a_thread_and_come_back_right() {
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    let runs = bench.fill(40);
+    disk.set_nothing_cached(true);
+    let (bytes, _, error) = bench.read_from(Offset(0));
+    assert!(error.is_none() && bytes == bytes_of(&runs));
+    let times = bench.threads.drive(bench.log.offset_for_timestamp(runs[30].max_timestamp.0));
+    assert_eq!(times, Some(runs[30].base));
+}
+
+#[test]
+fn a_read_that_a_truncation_overtakes_gives_what_was_or_what_is() {
+    for at in 0..6 {
+        let disk = SimDisk::new();
+        let bench = Bench::open(&disk, at).expect("an empty disk can be used");
+        for base in 0..30 {
+            bench.append(run_of(base, 1, 0, 0, 100)).expect("the disk is sound");
+        }
+        bench.threads.settle();
+        disk.set_nothing_cached(true);
+        let reader = bench.log.clone();
+        let range = ReadRange { from: Offset(10), upto: Offset(30), max_bytes: 1000, min_one: true };
+        let read = Pending::start(|done| reader.wal.read(range, done));
+        let log = bench.log.clone();
+        let threads = bench.threads.clone();
+        disk.meanwhile(Kind::Read, move || {
+            let cut = Pending::start(|done| log.wal.truncate_suffix(Offset(at as i64 * 3), done));
+            threads.drive(cut).expect("the disk is sound");
+            let end = log.state().end.0;
+            for base in end..25 {
+                assert!(log.order(run_of(base, 1, 1, 7, 100)).is_ok());
+            }
+            log.wal.write_queued();
+        });
+        let chunk = bench.threads.drive(read).expect("neither damaged nor gone");
+        let bytes = chunk.bytes.to_bytes();
+        let (old, new) = (run_of(10, 1, 0, 0, 100), run_of(10, 1, 1, 7, 100));
+        let first = &bytes[..100];
+        assert!(first == old.bytes.to_bytes() || first == new.bytes.to_bytes(), "cut at {}", at * 3);
     }
 }

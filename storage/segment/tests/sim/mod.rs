@@ -99,8 +99,11 @@ struct State {
     owns_filesystem: bool,
 }
 
+/// What happens elsewhere while an operation is under way.
+type Meanwhile = Option<(Kind, Box<dyn FnOnce() + Send>)>;
+
 #[derive(Clone, Default)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk(Arc<Mutex<State>>, Arc<Mutex<Meanwhile>>);
 
 impl SimDisk {
     pub fn new() -> Self {
@@ -116,6 +119,13 @@ impl SimDisk {
 
     /// Counts an operation; whether it happens.
     fn operate(&self, kind: Kind) -> io::Result<MutexGuard<'_, State>> {
+        let due = {
+            let mut meanwhile = self.1.lock().expect("nothing panics under this lock");
+            meanwhile.take_if(|(at, _)| *at == kind)
+        };
+        if let Some((_, act)) = due {
+            act();
+        }
         let mut state = self.state();
         state.operations += 1;
         state.log.push(kind);
@@ -126,6 +136,11 @@ impl SimDisk {
             Some(&(_, error)) => Err(error.into()),
             None => Ok(state),
         }
+    }
+
+    /// Does something in the middle of the next operation of the kind, before that has had its effect.
+    pub fn meanwhile(&self, kind: Kind, act: impl FnOnce() + Send + 'static) {
+        *self.1.lock().expect("nothing panics under this lock") = Some((kind, Box::new(act)));
     }
 
     pub fn operations(&self) -> u64 {
@@ -162,7 +177,8 @@ impl SimDisk {
     /// The disk as a killed process leaves it: everything written is there.
     pub fn after_kill(&self) -> Self {
         let state = self.state().clone();
-        Self(Arc::new(Mutex::new(State { stop_at: None, faults: Vec::new(), operations: 0, log: Vec::new(), ..state })))
+        let state = State { stop_at: None, faults: Vec::new(), operations: 0, log: Vec::new(), ..state };
+        Self(Arc::new(Mutex::new(state)), Arc::default())
     }
 
     /// The disk as a power cut leaves it: what was synced is there; of the rest, with `dice`, some.
@@ -190,6 +206,9 @@ impl SimDisk {
         if !keep_names {
             state.now = state.durable.clone();
         }
+        // What is in a directory that is gone is gone.
+        let names = state.now.clone();
+        state.now.retain(|path, _| path.ancestors().skip(1).all(|dir| names.get(dir) == Some(&Named::Dir)));
         state.durable = state.now.clone();
         drop(state);
         left

@@ -6,9 +6,12 @@ use bytes::{Buf, Bytes};
 /// of millions of two-byte fields is an attack (CVE-2026-111115).
 pub const UNKNOWN_TAGS_MAX: u32 = 64;
 /// What decoding may build for each byte of the frame …
-const MEMORY_PER_FRAME_BYTE: usize = 16;
-/// … and besides. The smallest elements of real requests (a topic's name) need about ten times their wire size.
-const MEMORY_BASE_BYTES: usize = 64 * 1024;
+///
+/// Of all that clients send in numbers, a Metadata request's short topic names grow the most: 48 bytes in memory for six
+/// on the wire. A frame of nothing but empty elements would grow up to eighty times and is refused (CVE-2026-111108).
+pub const MEMORY_PER_FRAME_BYTE: usize = 8;
+/// … and besides, so that small requests need not be dense.
+pub const MEMORY_BASE_BYTES: usize = 64 * 1024;
 
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +24,8 @@ pub enum Malformed {
     LongVarint,
     #[error("has null where a value is needed")]
     Null,
+    #[error("has a string that is too long")]
+    LongString,
     #[error("has a string that is not UTF-8")]
     NotUtf8,
     #[error("counts more elements than it has bytes")]
@@ -50,6 +55,8 @@ pub struct DecodeError {
 #[derive(Clone, Debug)]
 pub struct Decoder {
     rest: Bytes,
+    /// Where `rest` ends in the frame: its end, except inside a tagged field.
+    end: usize,
     frame_bytes: usize,
     memory_left: usize,
 }
@@ -58,7 +65,7 @@ impl Decoder {
     pub fn new(frame: Bytes) -> Self {
         let frame_bytes = frame.len();
         let memory_left = frame_bytes.saturating_mul(MEMORY_PER_FRAME_BYTE).saturating_add(MEMORY_BASE_BYTES);
-        Self { rest: frame, frame_bytes, memory_left }
+        Self { rest: frame, end: frame_bytes, frame_bytes, memory_left }
     }
 
     pub fn remaining(&self) -> usize {
@@ -67,7 +74,7 @@ impl Decoder {
 
     /// The error that something is wrong here.
     pub fn error(&self, what: Malformed) -> DecodeError {
-        DecodeError { what, at: self.frame_bytes.saturating_sub(self.rest.len()), of: self.frame_bytes }
+        DecodeError { what, at: self.end.saturating_sub(self.rest.len()), of: self.frame_bytes }
     }
 
     /// The message must end here.
@@ -128,17 +135,29 @@ impl Decoder {
         }
     }
 
-    /// Checks an array's count against the bytes that are left, of which every element needs at least one, and gives how
-    /// many elements to make room for at once.
-    pub fn expect_elements(&mut self, count: usize, element_memory: usize) -> Result<usize, DecodeError> {
-        /// More room is made as elements turn out to be there.
-        const AT_ONCE_MAX: usize = 4096;
+    /// Reads `count` elements. Every one needs at least a byte, so that a count above the bytes that are left is refused
+    /// before any memory is taken; what they need in memory comes off the frame's budget; and room is made only as
+    /// elements turn out to be there, at most half as much again as they need.
+    pub fn elements<T>(
+        &mut self,
+        count: usize,
+        mut element: impl FnMut(&mut Decoder) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        /// Elements that room is made for at once.
+        const AT_ONCE_MAX: usize = 1024;
         if count > self.rest.len() {
             return Err(self.error(Malformed::Count));
         }
-        let memory = count.saturating_mul(element_memory);
+        let memory = count.saturating_mul(size_of::<T>());
         self.memory_left = self.memory_left.checked_sub(memory).ok_or_else(|| self.error(Malformed::Memory))?;
-        Ok(count.min(AT_ONCE_MAX))
+        let mut elements = Vec::with_capacity(count.min(AT_ONCE_MAX));
+        for index in 0..count {
+            if index == elements.capacity() {
+                elements.reserve_exact(index.min(count - index));
+            }
+            elements.push(element(self)?);
+        }
+        Ok(elements)
     }
 
     /// Reads a section of tagged fields, handing each to `field`, which gives `false` for one that it does not know.
@@ -156,11 +175,9 @@ impl Decoder {
             }
             previous = Some(tag);
             let size = self.unsigned_varint()? as usize;
-            let mut inside = Decoder {
-                rest: self.take(size)?,
-                frame_bytes: self.frame_bytes - self.remaining(),
-                memory_left: self.memory_left,
-            };
+            let rest = self.take(size)?;
+            let end = self.end.saturating_sub(self.remaining());
+            let mut inside = Decoder { rest, end, frame_bytes: self.frame_bytes, memory_left: self.memory_left };
             if field(tag, &mut inside)? {
                 if inside.remaining() > 0 {
                     return Err(self.error(Malformed::TagSize));
@@ -174,5 +191,62 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn varint(bytes: &'static [u8]) -> Result<u32, Malformed> {
+        Decoder::new(Bytes::from_static(bytes)).unsigned_varint().map_err(|error| error.what)
+    }
+
+    #[test]
+    fn a_varint_has_at_most_five_bytes_and_32_bits() {
+        assert_eq!(varint(b"\x00"), Ok(0));
+        assert_eq!(varint(b"\xac\x02"), Ok(300));
+        assert_eq!(varint(b"\xff\xff\xff\xff\x0f"), Ok(u32::MAX));
+        assert_eq!(varint(b"\xff\xff\xff\xff\x1f"), Err(Malformed::LongVarint));
+        assert_eq!(varint(b"\x80\x80\x80\x80\x80\x00"), Err(Malformed::LongVarint));
+        assert_eq!(varint(b"\x80\x80"), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn an_error_says_at_which_byte_of_the_frame_also_inside_a_tagged_field() {
+        // One field, tag 0, of three bytes; its second byte begins an integer that is cut.
+        let mut input = Decoder::new(Bytes::from_static(b"\x01\x00\x03\x00\x00\x00after"));
+        let error = input.tagged_fields(|_, inside| {
+            inside.array::<1>()?;
+            inside.i32().map(|_| true)
+        });
+        assert_eq!(error, Err(DecodeError { what: Malformed::Truncated, at: 4, of: 11 }));
+    }
+
+    #[test]
+    fn tagged_fields_come_in_order_and_fill_their_size() {
+        let read = |bytes: &'static [u8]| {
+            let mut input = Decoder::new(Bytes::from_static(bytes));
+            let known = |tag, inside: &mut Decoder| if tag == 0 { inside.i16().map(|_| true) } else { Ok(false) };
+            input.tagged_fields(known).and_then(|()| input.finish()).map_err(|error| error.what)
+        };
+        assert_eq!(read(b"\x00"), Ok(()));
+        assert_eq!(read(b"\x02\x00\x02ab\x05\x01c"), Ok(()));
+        assert_eq!(read(b"\x02\x05\x01c\x00\x02ab"), Err(Malformed::TagOrder));
+        assert_eq!(read(b"\x02\x00\x02ab\x00\x02ab"), Err(Malformed::TagOrder));
+        assert_eq!(read(b"\x01\x00\x03abc"), Err(Malformed::TagSize));
+        assert_eq!(read(b"\x01\x00\x01a"), Err(Malformed::Truncated));
+        assert_eq!(read(b"\x01\x09\xff\xff\xff\xff\x0f"), Err(Malformed::Truncated));
+        assert_eq!(read(b"\x00z"), Err(Malformed::Trailing));
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_there_and_no_more() {
+        let mut input = Decoder::new(Bytes::from(vec![0; 5000]));
+        let elements = input.elements(5000, |input| input.array::<1>()).unwrap_or_default();
+        assert_eq!((elements.len(), elements.capacity()), (5000, 5000));
+        let mut input = Decoder::new(Bytes::from_static(b"abc"));
+        let error = input.elements(4, |input| input.array::<1>()).map_err(|error| error.what);
+        assert_eq!(error, Err(Malformed::Count));
     }
 }

@@ -6,6 +6,10 @@ use smallvec::SmallVec;
 /// Byte fields at least this long are spliced in; shorter ones are copied, which is cheaper than one more slice to
 /// gather-write.
 pub const SPLICE_BYTES_MIN: usize = 512;
+/// The first chunk of a frame: most responses without records fit.
+const FIRST_CHUNK_BYTES: usize = 256;
+/// A frame's length stands in front of it, as an `i32`.
+const LENGTH_BYTES: usize = 4;
 
 /// A message's bytes as a list of slices.
 pub type Rope = SmallVec<[Bytes; 4]>;
@@ -13,19 +17,31 @@ pub type Rope = SmallVec<[Bytes; 4]>;
 /// Collects a message.
 #[derive(Debug, Default)]
 pub struct Encoder {
+    /// The first chunk, still open so that a frame's length can be written into it at the end.
+    first: Option<BytesMut>,
+    /// What follows the first chunk.
     parts: Rope,
     parts_bytes: usize,
     tail: BytesMut,
+    framed: bool,
 }
 
 impl Encoder {
+    /// For bytes that go into something else.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes written so far.
+    /// For a frame: [`Encoder::finish`] puts the length in front, in the same slice as the first fields.
+    pub fn framed() -> Self {
+        let mut tail = BytesMut::with_capacity(FIRST_CHUNK_BYTES);
+        tail.put_bytes(0, LENGTH_BYTES);
+        Self { tail, framed: true, ..Self::default() }
+    }
+
+    /// Bytes written so far, a frame's length included.
     pub fn len(&self) -> usize {
-        self.parts_bytes + self.tail.len()
+        self.first.as_ref().map_or(0, BytesMut::len) + self.parts_bytes + self.tail.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,21 +54,26 @@ impl Encoder {
     }
 
     /// Adds bytes, by reference if they are many.
-    pub fn splice(&mut self, bytes: Bytes) {
+    pub fn splice(&mut self, bytes: &Bytes) {
         if bytes.len() < SPLICE_BYTES_MIN {
-            self.tail.put_slice(&bytes);
+            self.tail.put_slice(bytes);
             return;
         }
         self.flush_tail();
-        self.parts_bytes += bytes.len();
-        self.parts.push(bytes);
+        self.push(bytes.clone());
+    }
+
+    fn push(&mut self, part: Bytes) {
+        self.parts_bytes += part.len();
+        self.parts.push(part);
     }
 
     fn flush_tail(&mut self) {
-        if !self.tail.is_empty() {
+        if self.first.is_none() {
+            self.first = Some(self.tail.split());
+        } else if !self.tail.is_empty() {
             let tail = self.tail.split().freeze();
-            self.parts_bytes += tail.len();
-            self.parts.push(tail);
+            self.push(tail);
         }
     }
 
@@ -64,7 +85,8 @@ impl Encoder {
         self.tail.put_u8(value as u8);
     }
 
-    /// The length before a string, byte field or array; see [`crate::Decoder::length`].
+    /// The length before a string, byte field or array; see [`crate::Decoder::length`]. Strings that are too long for
+    /// two bytes do not come here ([`crate::wire::STRING_BYTES_MAX`]).
     pub fn length(&mut self, length: Option<usize>, flexible: bool, short: bool) {
         // A message of over two gigabytes cannot be framed in any case; saturating makes the peer refuse it.
         let length = length.map(|length| i32::try_from(length).unwrap_or(i32::MAX));
@@ -77,25 +99,64 @@ impl Encoder {
 
     /// Adds what another encoder has collected.
     pub fn append(&mut self, other: Encoder) {
-        for part in other.parts {
-            self.splice(part);
+        for part in other.finish() {
+            self.splice(&part);
         }
-        self.tail.extend_from_slice(&other.tail);
     }
 
-    /// The message without a length prefix.
+    /// What was written; none of the slices is empty.
     pub fn finish(mut self) -> Rope {
         self.flush_tail();
-        self.parts
+        let length = i32::try_from(self.len().saturating_sub(LENGTH_BYTES)).unwrap_or(i32::MAX);
+        let Some(mut first) = self.first.filter(|first| !first.is_empty()) else { return self.parts };
+        if self.framed {
+            first[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+        }
+        let mut rope = Rope::with_capacity(self.parts.len() + 1);
+        rope.push(first.freeze());
+        rope.extend(self.parts);
+        rope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_fields_are_the_same_memory_and_small_ones_share_a_chunk() {
+        let large = Bytes::from(vec![7; SPLICE_BYTES_MIN]);
+        let mut out = Encoder::framed();
+        out.out().put_i32(1);
+        out.splice(&Bytes::from_static(b"small"));
+        out.splice(&large);
+        out.splice(&large);
+        out.out().put_u8(9);
+        let rope = out.finish();
+        let lengths: Vec<usize> = rope.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [4 + 4 + 5, SPLICE_BYTES_MIN, SPLICE_BYTES_MIN, 1]);
+        assert_eq!(rope[1].as_ptr(), large.as_ptr());
+        let length = 4 + 5 + 2 * SPLICE_BYTES_MIN as i32 + 1;
+        assert_eq!(rope[0][..4], length.to_be_bytes());
     }
 
-    /// The message as a frame: its length in four bytes, then its bytes.
-    pub fn finish_framed(mut self) -> Rope {
-        self.flush_tail();
-        let mut frame = Rope::with_capacity(self.parts.len() + 1);
-        let length = i32::try_from(self.parts_bytes).unwrap_or(i32::MAX);
-        frame.push(Bytes::copy_from_slice(&length.to_be_bytes()));
-        frame.extend(self.parts);
-        frame
+    #[test]
+    fn a_frame_without_large_fields_is_one_slice_however_long() {
+        let mut out = Encoder::framed();
+        for number in 0..1000 {
+            out.out().put_i32(number);
+        }
+        let rope = out.finish();
+        assert_eq!(rope.len(), 1);
+        assert_eq!(rope[0][..4], 4000i32.to_be_bytes());
+    }
+
+    #[test]
+    fn what_starts_with_a_large_field_has_no_empty_slice() {
+        let mut out = Encoder::new();
+        out.splice(&Bytes::from(vec![7; SPLICE_BYTES_MIN]));
+        assert_eq!(out.len(), SPLICE_BYTES_MIN);
+        assert_eq!(out.finish().len(), 1);
+        assert_eq!(Encoder::new().finish().len(), 0);
     }
 }

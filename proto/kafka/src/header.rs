@@ -45,18 +45,18 @@ fn response_header_is_flexible<R: Request>(version: i16) -> bool {
 
 /// A whole response frame, length included.
 pub fn encode_response<R: Request>(correlation_id: i32, version: i16, response: &R::Response) -> Rope {
-    let mut out = Encoder::new();
+    let mut out = Encoder::framed();
     out.out().put_i32(correlation_id);
     if response_header_is_flexible::<R>(version) {
         out.unsigned_varint(0);
     }
     response.encode(&mut out, version);
-    out.finish_framed()
+    out.finish()
 }
 
 /// A whole request frame, length included.
 pub fn encode_request<R: Request>(request: &R, version: i16, correlation_id: i32, client_id: Option<&str>) -> Rope {
-    let mut out = Encoder::new();
+    let mut out = Encoder::framed();
     out.out().put_i16(R::KEY);
     out.out().put_i16(version);
     out.out().put_i32(correlation_id);
@@ -65,7 +65,7 @@ pub fn encode_request<R: Request>(request: &R, version: i16, correlation_id: i32
         out.unsigned_varint(0);
     }
     request.encode(&mut out, version);
-    out.finish_framed()
+    out.finish()
 }
 
 /// A request's body, after [`RequestHeader::decode`].

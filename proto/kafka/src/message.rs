@@ -94,7 +94,13 @@ macro_rules! message {
                         self.$field.put_field(out, form, SPEC);
                     }
                 })*
-                if form.flexible {
+                const TAGGED: bool = false $(|| {
+                    const SPEC: Spec = $spec;
+                    SPEC.tag_number().is_some()
+                })*;
+                if form.flexible && !TAGGED {
+                    out.unsigned_varint(0);
+                } else if form.flexible {
                     // Tagged fields at their defaults are left out.
                     let default = Self::default();
                     let mut count = 0u32;

@@ -199,7 +199,14 @@ impl Wire for Uuid {
     }
 }
 
+/// The longest string that a message may hold. Kafka keeps to what two bytes of length can say also where the encoding
+/// could say more.
+pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
 /// A string that shares the frame it came in, or owns its bytes.
+///
+/// One of more than [`STRING_BYTES_MAX`] is refused when read, and written without its end: whatever names something came
+/// in over the wire and fits, so that this can only shorten words meant for people, such as an error's message.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Str(Bytes);
 
@@ -209,9 +216,14 @@ impl Str {
     }
 
     pub fn as_str(&self) -> &str {
-        // Only valid UTF-8 is ever put in; checking again on each look would cost the hot path, and an empty string is a
-        // harmless answer to the impossible.
+        // Only valid UTF-8 is ever put in. Looking again costs a few nanoseconds for a name, and is the price of having no
+        // unsafe code here; an empty string is a harmless answer to the impossible.
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// As much of it as a message may hold, in whole characters.
+    fn cut(&self) -> Str {
+        Str(self.0.slice(..self.as_str().floor_char_boundary(STRING_BYTES_MAX)))
     }
 }
 
@@ -280,14 +292,19 @@ impl Wire for Str {
     }
 
     fn put_nullable(value: Option<&Self>, out: &mut Encoder, form: Form) {
+        let cut = value.filter(|text| text.0.len() > STRING_BYTES_MAX).map(Str::cut);
+        let value = cut.as_ref().or(value);
         out.length(value.map(|text| text.0.len()), form.flexible, true);
         if let Some(text) = value {
-            out.splice(text.0.clone());
+            out.splice(&text.0);
         }
     }
 
     fn get_nullable(input: &mut Decoder, form: Form) -> Result<Option<Self>, DecodeError> {
         let Some(length) = input.length(form.flexible, true)? else { return Ok(None) };
+        if length > STRING_BYTES_MAX {
+            return Err(input.error(Malformed::LongString));
+        }
         let text = input.take(length)?;
         match std::str::from_utf8(&text) {
             Ok(_) => Ok(Some(Str(text))),
@@ -308,7 +325,7 @@ impl Wire for Bytes {
     fn put_nullable(value: Option<&Self>, out: &mut Encoder, form: Form) {
         out.length(value.map(Bytes::len), form.flexible, false);
         if let Some(bytes) = value {
-            out.splice(bytes.clone());
+            out.splice(bytes);
         }
     }
 
@@ -374,7 +391,7 @@ impl Wire for Records {
     fn put_nullable(value: Option<&Self>, out: &mut Encoder, form: Form) {
         out.length(value.map(Records::len), form.flexible, false);
         for part in value.iter().flat_map(|records| &records.0) {
-            out.splice(part.clone());
+            out.splice(part);
         }
     }
 
@@ -401,18 +418,37 @@ impl<T: Wire> Wire for Vec<T> {
 
     fn get_nullable(input: &mut Decoder, form: Form) -> Result<Option<Self>, DecodeError> {
         let Some(count) = input.length(form.flexible, false)? else { return Ok(None) };
-        let room = input.expect_elements(count, size_of::<T>())?;
-        let mut elements = Vec::with_capacity(room);
-        for _ in 0..count {
-            elements.push(T::get(input, form)?);
-        }
-        Ok(Some(elements))
+        input.elements(count, |input| T::get(input, form)).map(Some)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_string_of_more_than_32767_bytes_is_refused_when_read_and_cut_when_written() {
+        for flexible in [false, true] {
+            let form = Form { version: 0, flexible };
+            let round = |text: &str| {
+                let mut out = Encoder::new();
+                Str::from(text).put(&mut out, form);
+                Str::get(&mut Decoder::new(out.finish().concat().into()), form)
+            };
+            let longest = "x".repeat(STRING_BYTES_MAX);
+            assert_eq!(round(&longest).as_deref(), Ok(longest.as_str()));
+            assert_eq!(round(&format!("{longest}y")).as_deref(), Ok(longest.as_str()));
+            // The last character would have to be cut in two.
+            let snow = "\u{2603}".repeat(STRING_BYTES_MAX / 3 + 1);
+            assert_eq!(round(&snow).map(|text| text.len()), Ok(STRING_BYTES_MAX / 3 * 3));
+        }
+        let mut long = Encoder::new();
+        long.unsigned_varint(STRING_BYTES_MAX as u32 + 2);
+        long.out().put_bytes(b'x', STRING_BYTES_MAX + 1);
+        let mut input = Decoder::new(long.finish().concat().into());
+        let error = Str::get(&mut input, Form { version: 0, flexible: true });
+        assert_eq!(error.map_err(|error| error.what), Err(Malformed::LongString));
+    }
 
     #[test]
     fn a_uuid_survives_its_text() {

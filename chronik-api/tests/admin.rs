@@ -3,74 +3,11 @@
 //! A request goes out and its answer comes back through the codec, so every field that is asserted here has been on a
 //! socket.
 
-use chronik_api::config::{Config, Engine};
-use chronik_api::server;
+mod broker;
+
+use broker::{Client, start};
 use chronik_proto_kafka::api::*;
-use chronik_proto_kafka::{ErrorCode, Request, Str, Uuid, decode_response, encode_request};
-use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-
-/// A broker in this process, its logs in memory, on a free port.
-struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), server::ServeError>>,
-}
-
-async fn start(adjust: impl FnOnce(&mut Config)) -> Running {
-    let mut config = Config::default();
-    config.storage.engine = Engine::Memory;
-    config.kafka.listen.port = 0;
-    config.admin.enabled = false;
-    adjust(&mut config);
-    let (stop, stopped) = oneshot::channel();
-    let (up, address) = oneshot::channel();
-    let task = tokio::spawn(async move {
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        server::run(config, stopped, |_, now| {
-            let _ = up.send(now.listeners[0].1);
-        })
-        .await
-    });
-    Running { address: address.await.expect("the broker starts"), stop, task }
-}
-
-impl Running {
-    async fn stop(self) {
-        let _ = self.stop.send(());
-        self.task.await.expect("it does not panic").expect("it stops in order");
-    }
-}
-
-/// One connection.
-struct Client(TcpStream);
-
-impl Client {
-    async fn to(broker: &Running) -> Client {
-        Client(TcpStream::connect(broker.address).await.expect("it listens"))
-    }
-
-    async fn ask_in<R: Request>(&mut self, version: i16, request: R) -> R::Response {
-        let frame = encode_request(&request, version, 7, Some("admin-story")).concat();
-        self.0.write_all(&frame).await.expect("sent");
-        let length = self.0.read_i32().await.expect("an answer comes");
-        let mut body = vec![0; usize::try_from(length).expect("a length")];
-        self.0.read_exact(&mut body).await.expect("all of it");
-        let (correlation_id, response) = decode_response::<R>(body.into(), version).expect("it can be read");
-        assert_eq!(correlation_id, 7);
-        response
-    }
-
-    /// In the newest version.
-    async fn ask<R: Request>(&mut self, request: R) -> R::Response {
-        self.ask_in(*R::VERSIONS.end(), request).await
-    }
-}
+use chronik_proto_kafka::{ErrorCode, Request, Str, Uuid};
 
 fn topic(name: &str) -> create_topics::CreatableTopic {
     create_topics::CreatableTopic {

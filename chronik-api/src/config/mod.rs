@@ -13,7 +13,7 @@ mod setting;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod units;
+pub mod units;
 mod validate;
 
 pub use address::{AdvertisedAddress, ListenAddress, NotAnAddress};

@@ -64,7 +64,9 @@ impl Default for SegmentOptions {
 
 impl Default for SyncPolicy {
     fn default() -> Self {
-        Self { threads: 8, filesystem_from_logs: 16, filesystem: SyncFilesystem::default() }
+        // Measured with 1 KiB per log: 4 logs take 0.28 ms one by one and 0.26 ms together, 8 take 0.41 and 0.34, 64 take
+        // 1.9 and 1.0, 1000 take 46 and 25. More than 8 threads gain nothing.
+        Self { threads: 8, filesystem_from_logs: 8, filesystem: SyncFilesystem::default() }
     }
 }
 

@@ -24,7 +24,7 @@ impl Store for Simulated {
 
     fn after_power_cut(&self) -> Option<Box<dyn Store>> {
         let seed = self.0.operations();
-        let left = if seed % 2 == 0 { None } else { Some(Dice(seed)) };
+        let left = if seed.is_multiple_of(2) { None } else { Some(Dice(seed)) };
         Some(Box::new(Self(self.0.after_power_cut(left))))
     }
 }

@@ -96,8 +96,7 @@ fn a_flipped_bit_in_a_closed_log_is_never_served_and_costs_nothing_silently() {
     for name in files {
         // The last frame of all is trusted by nobody but its index file: with both gone it looks like a torn tail, which
         // is why brokers keep a watermark beside the log.
-        let is_last =
-            disk.files().iter().filter(|other| other.extension() == name.extension()).next_back() == Some(&name);
+        let is_last = disk.files().iter().rfind(|other| other.extension() == name.extension()) == Some(&name);
         flip_every_byte(&disk, &name, is_last, &whole);
     }
 }

@@ -108,7 +108,7 @@ macro_rules! wal_suite {
             c10_values c11_values_all_or_none c12_segments c13_retention c14_sync_cut_off c15_any_history
             s01_reopen s02_reopen_changed s03_reopen_engine s04_killed s05_power_cut s06_durable_end_stays
             s07_any_history_reopened
-            t01_concurrent_appends t02_readers_beside_writers t03_syncs_shared t04_closed_log
+            t01_concurrent_appends t02_readers_beside_writers t03_syncs_shared t04_closed_log t05_sync_writes
         );
     };
     (@ $store:expr, $($rule:ident)*) => {

@@ -30,12 +30,12 @@ pub struct HostDisk {
 impl HostDisk {
     /// Takes the directory, creating it if it is missing. [`io::ErrorKind::WouldBlock`] if another process has it.
     pub fn take(root: PathBuf) -> io::Result<Self> {
-        if !root.is_dir() {
-            fs::create_dir_all(&root)?;
-            // The new names must not vanish in a power cut while what is stored under them does not.
-            for parent in root.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent)?.sync_all()?;
-            }
+        let missing: Vec<_> = root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()).collect();
+        fs::create_dir_all(&root)?;
+        // The new names must not vanish in a power cut while what is stored under them does not.
+        for parent in missing.into_iter().filter_map(Path::parent) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            File::open(parent)?.sync_all()?;
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join(LOCK_FILE))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;

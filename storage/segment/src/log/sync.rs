@@ -64,9 +64,8 @@ impl SegmentLog {
     /// Begins a round if there is a reason to. Called by whoever may have made one: the writer, and the end of a round.
     pub(super) fn sync_if_due(&self, inner: MutexGuard<'_, Inner>) {
         let wanted = !inner.sync_waiters.is_empty() || inner.closing;
-        let due = wanted && inner.written_end > inner.durable_end
-            || inner.seal_pending
-            || inner.dirty_bytes >= self.shared.options.checkpoint_bytes;
+        let more = inner.written_end > inner.durable_end || inner.may_write();
+        let due = wanted && more || inner.seal_pending || inner.dirty_bytes >= self.shared.options.checkpoint_bytes;
         if due && !inner.syncing && !inner.gone && inner.failed.is_none() {
             self.add_to_syncer(inner);
         }

@@ -251,8 +251,13 @@ impl QueuedRun {
 }
 
 impl Inner {
+    /// Whether something is queued that nobody is writing, and that need not wait for room.
+    pub(super) fn may_write(&self) -> bool {
+        !self.writing && !self.stalled && !self.queue.is_empty()
+    }
+
     fn take_writers_role(&mut self) -> bool {
-        let free = !self.writing && !self.stalled && !self.queue.is_empty();
+        let free = self.may_write();
         self.writing |= free;
         free
     }
@@ -293,7 +298,8 @@ impl Inner {
     /// From now on the log answers "failed"; who waits is told so. What is queued to close it stays.
     pub(super) fn fail(&mut self, cause: Cause, outcomes: &mut Outcomes, shared: &Shared) -> Cause {
         let cause = self.failed.get_or_insert(cause).clone();
-        let failed = || WalError::Failed(cause.clone());
+        let deleted = self.closed && self.gone;
+        let failed = || if deleted { WalError::Closed } else { WalError::Failed(cause.clone()) };
         for op in std::mem::take(&mut self.queue) {
             match op {
                 Op::Append(run) => {

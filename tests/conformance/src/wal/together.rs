@@ -122,6 +122,25 @@ declare_rules! {
         let again = engine.open(log_id(), options(OpenMode::Existing)).await;
         assert!(again.is_ok_and(|again| again.state().end == Offset(100)));
     }
+
+    t05_sync_writes: "a sync writes what is ordered, also if nobody else does", |store| {
+        let (_engine, log) = Log::fresh(store).await;
+        let host = Mutex::new(());
+        thread::scope(|scope| {
+            for _ in 0..APPENDERS {
+                scope.spawn(|| {
+                    for _ in 0..APPENDS / 5 {
+                        let turn = host.lock();
+                        let base = log.state().end;
+                        let ordered = log.order(run_of(base.0, 1, 0, 0, 100));
+                        drop(turn);
+                        assert!(block_on(log.try_sync(base + 1)).is_ok_and(|durable_end| durable_end > base));
+                        assert!(block_on(ordered.unwrap_or_else(|why| panic!("refused: {why}"))).is_ok());
+                    }
+                });
+            }
+        });
+    }
 }
 
 fn log_id() -> chronik_core::ids::LogId {

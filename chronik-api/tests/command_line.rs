@@ -17,11 +17,10 @@ struct Broker {
 
 impl Broker {
     fn start(dir: &Path) -> Self {
-        let mut child =
-            chronik(dir, &["serve", "--set", "kafka.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("it starts");
+        let settings = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0", "groups.initial_rebalance_delay_ms=0"];
+        let arguments: Vec<&str> =
+            ["serve"].into_iter().chain(settings.iter().flat_map(|set| ["--set", set])).collect();
+        let mut child = chronik(dir, &arguments).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut greeting = String::new();
         while !greeting.contains("chronik consume") {
@@ -95,7 +94,7 @@ fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-/// The log of the topic that the greeting's commands make, by its being the newest that is no internal one.
+/// The directory of the log that holds a record with this value.
 fn only_log_with(dir: &Path, value: &str) -> PathBuf {
     let logs: Vec<serde_json::Value> =
         serde_json::from_str(&out(dir, &["log", "dump", "chronik-data", "--json"])).expect("JSON");
@@ -219,4 +218,46 @@ fn nobody_there_and_nobody_reading_are_no_panics() {
     let output = printing.wait_with_output().expect("it ends");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success(), "{:?}", output.status);
+}
+
+#[test]
+fn a_group_reads_each_record_once_and_its_lag_is_shown() {
+    let dir = directory();
+    let broker = Broker::start(dir.path());
+    let bootstrap = broker.said("kafka").to_owned();
+    let there = ["--bootstrap", &bootstrap];
+    out(dir.path(), &[&["topic", "create", "orders", "-p", "3"], &there[..]].concat());
+    let lines: String = (0..100).map(|index| format!("key-{index}:{index}\n")).collect();
+    std::fs::write(dir.path().join("lines"), lines).expect("written");
+    out(dir.path(), &[&["produce", "orders", "-k", ":", "--file", "lines"], &there[..]].concat());
+    let read = |more: &[&str]| {
+        let consume: &[&str] = &["consume", "orders", "--group", "billing", "--from-beginning"];
+        out(dir.path(), &[consume, more, &there].concat())
+    };
+    let lag = || {
+        let shown = out(dir.path(), &[&["group", "describe", "billing", "--json"], &there[..]].concat());
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let partitions = shown["partitions"].as_array().expect("a list").clone();
+        partitions.iter().map(|at| at["lag"].as_i64().expect("a number")).sum::<i64>()
+    };
+    let mut values: Vec<String> = read(&["-n", "30"]).lines().map(str::to_owned).collect();
+    assert_eq!(values.len(), 30);
+    values.extend(read(&["--exit-at-end"]).lines().map(str::to_owned));
+    values.sort_by_key(|value| value.parse::<u32>().expect("a number"));
+    assert_eq!(values, (0..100).map(|value| value.to_string()).collect::<Vec<_>>());
+    assert_eq!(lag(), 0);
+    assert!(out(dir.path(), &[&["group", "list"], &there[..]].concat()).contains("billing  Empty  consumer"));
+    let (code, said) = fails(dir.path(), &[&["group", "describe", "nobody"], &there[..]].concat());
+    assert!(code == Some(1) && said.contains("GROUP_ID_NOT_FOUND"), "{said}");
+    assert_eq!(broker.stop(), Some(0));
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_still_stops_the_broker_in_order() {
+    let dir = directory();
+    let broker = Broker::start(dir.path());
+    // As `timeout` does it: the process, and then the group that it is in.
+    broker.signal(Signal::TERM);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.stop(), Some(0));
 }

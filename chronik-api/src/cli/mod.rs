@@ -18,6 +18,7 @@ mod group;
 mod output;
 mod produce;
 mod serve;
+mod signals;
 mod topic;
 
 use clap::{Args, Parser, Subcommand};

@@ -3,10 +3,10 @@
 use super::ConfigArgs;
 use super::greeting;
 use super::output::Failure;
+use super::signals::Asked;
 use crate::config::{Config, Log, LogFormat};
 use std::fmt::Write;
 use std::io::IsTerminal;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// File handles besides those of connections: logs, their indexes, the runtime.
@@ -24,7 +24,7 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let runtime = runtime.build().map_err(|why| Failure::failed(format!("cannot start threads: {why}")))?;
     let served = runtime.block_on(async {
         let asked = Asked::listen().map_err(|why| Failure::failed(format!("cannot listen for signals: {why}")))?;
-        crate::server::run(config, asked.once_then_insist(), greeting::announce).await.map_err(|why| told(&why))
+        crate::server::run(config, asked_to_stop(asked), greeting::announce).await.map_err(|why| told(&why))
     });
     // Whatever still runs in the background has had its time: blocking work must not hold up the exit.
     runtime.shutdown_background();
@@ -93,33 +93,13 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-/// The signals that ask a process to stop.
-struct Asked {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Asked {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// The exit code by convention: 128 and the signal's number.
-    async fn next(&mut self) -> (&'static str, i32) {
-        tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", 143),
-            _ = self.interrupt.recv() => ("SIGINT", 130),
-        }
-    }
-
-    /// Ends at the first signal. A second one ends the process on the spot: who repeats it does not want to wait.
-    async fn once_then_insist(mut self) {
-        let (name, _) = self.next().await;
-        tracing::info!("{name}: stopping; once more to stop without waiting");
-        tokio::spawn(async move {
-            let (name, code) = self.next().await;
-            tracing::warn!("{name} again: gone without finishing");
-            std::process::exit(code);
-        });
-    }
+/// Ends at the first signal. Another one ends the process on the spot: who insists does not want to wait.
+async fn asked_to_stop(mut asked: Asked) {
+    let name = asked.once().await;
+    tracing::info!("{name}: stopping; once more to stop without waiting");
+    tokio::spawn(async move {
+        let (name, code) = asked.again().await;
+        tracing::warn!("{name} again: gone without finishing");
+        std::process::exit(code);
+    });
 }

@@ -226,16 +226,19 @@ impl Member {
     }
 
     /// Leaves, so that the others need not wait for our session to end. If it fails, they wait.
-    pub fn leave(&mut self, client: &mut Client) {
+    pub fn leave(&mut self, client: &mut Client) -> Result<(), ClientError> {
         if self.member_id.is_empty() {
-            return;
+            return Ok(());
         }
         let request = LeaveGroupRequest {
             group_id: self.group.as_str().into(),
             member_id: self.member_id.clone(),
             members: vec![MemberIdentity { member_id: self.member_id.clone(), ..Default::default() }],
         };
-        let _ = client.ask(self.coordinator, &request);
+        let answer = client.ask(self.coordinator, &request)?;
+        let doing = || format!("leaving group {}", self.group);
+        check(answer.error_code, None, doing)?;
+        answer.members.iter().try_for_each(|member| check(member.error_code, None, doing))
     }
 }
 

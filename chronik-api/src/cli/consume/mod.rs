@@ -14,6 +14,7 @@ mod reader;
 use super::ClientArgs;
 use super::client::{Client, EARLIEST, LATEST, Topic};
 use super::output::Failure;
+use super::signals::Asked;
 use clap::Args;
 use format::Format;
 use member::Member;
@@ -89,7 +90,7 @@ impl ConsumeArgs {
 pub(super) fn run(args: ConsumeArgs) -> Result<(), Failure> {
     let format = if args.client.json { Format::Json } else { Format::template(&args.format)? };
     let begin = args.begin(crate::clock::Clock::start().wall().0)?;
-    let stop = stop_on_interrupt()?;
+    let stop = stop_when_asked()?;
     let mut client = args.client.connect()?;
     let mut topic = client.topic(&args.topic, false)?;
     if let Some(partition) = args.partition {
@@ -107,27 +108,23 @@ pub(super) fn run(args: ConsumeArgs) -> Result<(), Failure> {
     }
 }
 
-/// Becomes true at SIGINT or SIGTERM, so that a member leaves its group instead of being missed. A second signal ends the
-/// process at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
+/// Becomes true when the process is asked to stop, so that a member leaves its group instead of being missed. Whoever
+/// insists ends the process at once.
+fn stop_when_asked() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     let failed = |why: io::Error| Failure::failed(format!("cannot listen for signals: {why}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let (mut interrupt, mut terminate) = {
+    let mut asked = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
+        Asked::listen().map_err(failed)?
     };
     std::thread::spawn(move || {
         runtime.block_on(async move {
-            for second in [false, true] {
-                let code = tokio::select! { _ = interrupt.recv() => 130, _ = terminate.recv() => 143 };
-                if second {
-                    std::process::exit(code);
-                }
-                seen.store(true, Ordering::Relaxed);
-            }
+            asked.once().await;
+            seen.store(true, Ordering::Relaxed);
+            let (_, code) = asked.again().await;
+            std::process::exit(code);
         });
     });
     Ok(stop)
@@ -259,6 +256,7 @@ fn in_group(
         Ok(())
     };
     let done = read_as_member();
-    member.leave(&mut client);
-    done
+    let left = member.leave(&mut client);
+    // What went wrong first is what matters.
+    done.and(left.map_err(Failure::from))
 }

@@ -138,7 +138,7 @@ section! {
         /// Logs synced at the same time, one by one.
         sync_threads: u32 = 8, 1..=1_024;
         /// From so many waiting logs on, one sync of the whole file system takes their place, where that is allowed.
-        sync_filesystem_from_logs: u32 = 16, 2..=10_000_000;
+        sync_filesystem_from_logs: u32 = 8, 2..=10_000_000;
         /// Where it is allowed: "never", "if-own" (the data directory is a file system of its own), "always".
         sync_filesystem: SyncFilesystem = SyncFilesystem::IfOwn;
     }

@@ -230,3 +230,16 @@ fn every_key_is_documented_and_every_default_is_within_its_bounds() {
         }
     }
 }
+
+#[test]
+fn the_segment_engines_defaults_are_the_ones_it_was_measured_with() {
+    let (ours, engine) = (SegmentOptions::default(), chronik_storage_segment::SegmentOptions::default());
+    assert_eq!(ours.tail_cache_bytes.as_u64(), engine.tail_cache_bytes);
+    assert_eq!(ours.unwritten_bytes.as_u64(), engine.unwritten_bytes_max);
+    assert_eq!(ours.open_files as usize, engine.open_files_max);
+    assert_eq!(ours.free_bytes_min.as_u64(), engine.free_bytes_min);
+    assert_eq!(ours.checkpoint_bytes.as_u64(), engine.checkpoint_bytes);
+    assert_eq!(ours.read_threads as usize, engine.read_threads);
+    assert_eq!(ours.sync_threads as usize, engine.sync.threads);
+    assert_eq!(ours.sync_filesystem_from_logs as usize, engine.sync.filesystem_from_logs);
+}

@@ -69,11 +69,13 @@ pub fn encode_request<R: Request>(request: &R, version: i16, correlation_id: i32
 }
 
 /// A request's body, after [`RequestHeader::decode`].
+///
+/// What follows the body is passed over, as Kafka does: librdkafka asks for all topics with three bytes too many.
 pub fn decode_request<R: Request>(input: &mut Decoder, version: i16) -> Result<R, DecodeError> {
     if version >= R::FLEXIBLE_SINCE {
         RequestHeader::skip_tagged_fields(input)?;
     }
-    R::decode(input, version)
+    R::get(input, R::form(version))
 }
 
 /// A response frame, without its length, as a client reads it: the correlation id and the response.
@@ -84,4 +86,18 @@ pub fn decode_response<R: Request>(frame: Bytes, version: i16) -> Result<(i32, R
         RequestHeader::skip_tagged_fields(&mut input)?;
     }
     Ok((correlation_id, R::Response::decode(&mut input, version)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::metadata::MetadataRequest;
+
+    #[test]
+    fn what_follows_a_request_is_passed_over() {
+        // librdkafka 2.16 asking for all topics: topics, two flags, no tagged fields, and three bytes more.
+        let mut input = Decoder::new(Bytes::from_static(&[0, 0, 0, 0, 0, 1, 0, 0]));
+        let request: MetadataRequest = decode_request(&mut input, 13).unwrap();
+        assert_eq!(request.topics, None);
+    }
 }

@@ -32,7 +32,8 @@ impl Handler for DescribeQuorumRequest {
         let topics = topics.collect();
         let listener = &call.context.connection.listener;
         let own = Listener {
-            name: listener.config.name.as_str().into(),
+            // Java's client refuses a listener's name that is not in capitals.
+            name: listener.config.name.to_uppercase().as_str().into(),
             host: listener.advertised_host.as_str().into(),
             port: listener.advertised_port,
         };

@@ -36,6 +36,8 @@ pub enum Malformed {
     Tags,
     #[error("has tagged fields out of order")]
     TagOrder,
+    #[error("has a tagged field that its version does not have")]
+    TagVersion,
     #[error("has a tagged field whose size does not match")]
     TagSize,
     #[error("has bytes after its end")]
@@ -137,7 +139,7 @@ impl Decoder {
 
     /// Reads `count` elements. Every one needs at least a byte, so that a count above the bytes that are left is refused
     /// before any memory is taken; what they need in memory comes off the frame's budget; and room is made only as
-    /// elements turn out to be there, at most half as much again as they need.
+    /// elements turn out to be there: never for more than they are, so that while an array moves it takes at most twice.
     pub fn elements<T>(
         &mut self,
         count: usize,

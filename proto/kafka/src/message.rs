@@ -8,10 +8,24 @@
 //! }
 //! ```
 //!
-//! declares the structure, its default, and its encoding in every version: a field is written and read in the versions
-//! its [`crate::wire::Spec`] names, in the order of declaration, and tagged ones after all others, by number; `flexible N`
-//! is the first version with compact lengths and tagged fields (`never` if there is none). In a version that lacks a
-//! field it keeps its default when read, and is left out when written.
+//! declares the structure, its default, and its encoding in every version. `flexible N` is the first version with compact
+//! lengths and tagged fields (`never` if there is none). A field is written and read in the order of declaration, tagged ones
+//! after all others in the order of declaration too, which must be that of their numbers. What stands in brackets is a
+//! [`Spec`](crate::wire::Spec):
+//!
+//! | | |
+//! |---|---|
+//! | `since(4)` | in versions from 4 on |
+//! | `since(0).until(7)` | in versions 0 to 7 |
+//! | `since(0).null(2)` | an `Option`, that may be null from version 2 on |
+//! | `since(12).tag(1)` | a tagged field, number 1 (KIP-482); left out when it has its default |
+//!
+//! A field's default is that of its type (0, empty, `None`) unless another stands behind `=`. In a version that lacks a field
+//! it has its default when read, and is left out in silence when written, whether or not Kafka's schema calls it
+//! "ignorable": who must not lose it looks at the version first. A version that has no null writes `None` as the type's
+//! default.
+//!
+//! `api!(Request => Response, key 3, versions 0..=13)` makes a [`Request`] of the two.
 
 use crate::decode::{DecodeError, Decoder};
 use crate::encode::Encoder;
@@ -141,7 +155,10 @@ macro_rules! message {
                     input.tagged_fields(|tag, inside| {
                         $({
                             const SPEC: Spec = $spec;
-                            if SPEC.tag_number() == Some(tag) && SPEC.is_in(form.version) {
+                            if SPEC.tag_number() == Some(tag) {
+                                if !SPEC.is_in(form.version) {
+                                    return Err(inside.error($crate::decode::Malformed::TagVersion));
+                                }
                                 message.$field = Field::get_field(inside, form, SPEC)?;
                                 return Ok(true);
                             }

@@ -41,7 +41,10 @@ fn main() -> Outcome {
             for (name, filesystem) in [("fdatasync", SyncFilesystem::Never), ("syncfs", SyncFilesystem::Always)] {
                 for threads in [4, 8, 16] {
                     if filesystem == SyncFilesystem::Never || threads == 4 && logs > 1 {
-                        sync(&dir, logs, name, SyncPolicy { threads, filesystem, filesystem_from_logs: 2 })?;
+                        let policy = SyncPolicy { threads, filesystem, filesystem_from_logs: 2 };
+                        for ahead in [0, 256 << 10] {
+                            sync(&dir, logs, name, policy, ahead)?;
+                        }
                     }
                 }
             }
@@ -183,8 +186,8 @@ fn durable(dir: &Path, batch_bytes: usize, total: usize) -> Outcome {
 }
 
 /// All logs get 1 KiB and wait to be durable, over and over.
-fn sync(dir: &Path, logs: i32, name: &str, policy: SyncPolicy) -> Outcome {
-    let engine = fresh(dir, SegmentOptions { sync: policy, ..SegmentOptions::default() })?;
+fn sync(dir: &Path, logs: i32, name: &str, policy: SyncPolicy, write_ahead_bytes: u64) -> Outcome {
+    let engine = fresh(dir, SegmentOptions { sync: policy, write_ahead_bytes, ..SegmentOptions::default() })?;
     let logs: Vec<_> = (0..logs).map(|partition| open(&engine, partition)).collect::<Result<_, _>>()?;
     let bytes = Bytes::from(vec![7; 1024]);
     let written = Arc::new(Count::default());
@@ -215,9 +218,10 @@ fn sync(dir: &Path, logs: i32, name: &str, policy: SyncPolicy) -> Outcome {
     let at = |part: f64| rounds[((rounds.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
     let cpu = (cpu_seconds() - cpu) / begun.elapsed().as_secs_f64() * 100.0;
     println!(
-        "sync    {:>5} logs  {name:>9} x{:<2}  p50 {:>8.3} ms  p99 {:>8.3} ms  {cpu:.0} % CPU",
+        "sync    {:>5} logs  {name:>9} x{:<2} {:>3} KiB ahead  p50 {:>8.3} ms  p99 {:>8.3} ms  {cpu:.0} % CPU",
         logs.len(),
         policy.threads,
+        write_ahead_bytes >> 10,
         at(0.5),
         at(0.99)
     );

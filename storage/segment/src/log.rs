@@ -12,6 +12,7 @@
 //! - What is not in the tail is written.
 //! - `start ≤ durable_end ≤ written_end ≤ end` in every answer.
 
+mod ahead;
 mod change;
 mod order;
 mod read;
@@ -24,6 +25,8 @@ use crate::disk::DiskFile;
 use crate::segment::{Segment, SegmentFile};
 use crate::shared::Shared;
 use crate::tail::Tail;
+use ahead::Ahead;
+pub use ahead::AheadLogs;
 use bytes::Bytes;
 use change::Change;
 use chronik_core::ids::{LeaderEpoch, LogId, Offset};
@@ -110,7 +113,9 @@ struct Inner {
     dirty: Vec<Dirty>,
     /// Names of new segment files that no sync has covered.
     dirty_names: bool,
+    /// Written since the last round began.
     dirty_bytes: u64,
+    ahead: Ahead,
     /// A segment was sealed, and no index file covers it yet.
     seal_pending: bool,
     /// Cuts that are ordered but not done.
@@ -183,6 +188,7 @@ impl SegmentLog {
             dirty: Vec::new(),
             dirty_names: false,
             dirty_bytes: 0,
+            ahead: Ahead::default(),
             seal_pending: false,
             cuts_pending: 0,
             sync_waiters: Vec::new(),

@@ -22,6 +22,9 @@ pub struct SegmentOptions {
     /// After how many bytes a log is synced and its progress noted though nobody asks. Bounds what opening after a crash
     /// reads, per log.
     pub checkpoint_bytes: u64,
+    /// Zeros kept written ahead of a log's end while its syncs carry little, which makes them a third faster; zero for
+    /// none. Logs that are not synced often and little have none.
+    pub write_ahead_bytes: u64,
     /// Threads for reads that wait for the device.
     pub read_threads: usize,
     pub sync: SyncPolicy,
@@ -56,6 +59,7 @@ impl Default for SegmentOptions {
             run_bytes_max: 256 << 20,
             free_bytes_min: 16 * MIB,
             checkpoint_bytes: 64 * MIB,
+            write_ahead_bytes: 256 * KIB,
             read_threads: 4,
             sync: SyncPolicy::default(),
         }
@@ -82,6 +86,9 @@ pub enum OptionsError {
 /// A run must be readable in one piece on any machine, its header included.
 const RUN_BYTES_LIMIT: u64 = 1 << 30;
 
+/// One window is one write, and the sync after it carries it.
+const WRITE_AHEAD_BYTES_LIMIT: u64 = 4 * MIB;
+
 impl SegmentOptions {
     pub fn validate(&self) -> Result<(), OptionsError> {
         let at_least = |name, value: u64, min| (value >= min).then_some(()).ok_or(OptionsError::TooSmall { name, min });
@@ -89,6 +96,9 @@ impl SegmentOptions {
         at_least("open_files_max", self.open_files_max as u64, 8)?;
         at_least("run_bytes_max", self.run_bytes_max.into(), KIB)?;
         at_least("checkpoint_bytes", self.checkpoint_bytes, MIB)?;
+        if self.write_ahead_bytes > WRITE_AHEAD_BYTES_LIMIT {
+            return Err(OptionsError::TooLarge { name: "write_ahead_bytes", max: WRITE_AHEAD_BYTES_LIMIT });
+        }
         at_least("read_threads", self.read_threads as u64, 1)?;
         at_least("sync.threads", self.sync.threads as u64, 1)?;
         at_least("sync.filesystem_from_logs", self.sync.filesystem_from_logs as u64, 2)?;

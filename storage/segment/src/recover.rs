@@ -61,10 +61,15 @@ struct Recovery<'a> {
     effort: Effort,
 }
 
-/// Where the sound part of a segment ends.
-struct Scanned {
-    /// Something after it is not sound.
-    torn: bool,
+/// What follows the sound frames of a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scanned {
+    /// The end of the file.
+    Whole,
+    /// Nothing but zeros, written ahead. If frames were lost among them, the next segment does not follow.
+    Padded,
+    /// Something that is not sound.
+    Torn,
 }
 
 impl Recovery<'_> {
@@ -177,15 +182,17 @@ impl Recovery<'_> {
                 open.forget_cached();
             }
             let scanned = self.scan(&mut segment, &*open, bytes, previous_end, cut_at)?;
-            if scanned.torn {
+            if scanned == Scanned::Torn {
                 self.check_torn(&segment, &*open, bytes, files, previous_end, cut_at)?;
+            }
+            if scanned != Scanned::Whole {
                 open.set_len(segment.bytes).map_err(|error| self.io("cutting a torn tail", error))?;
             }
             open.sync_data().map_err(|error| self.io("syncing a segment", error))?;
             if segment.bytes > 0 {
                 segments.push_back(segment);
             }
-            if scanned.torn {
+            if scanned == Scanned::Torn {
                 break;
             }
         }
@@ -258,7 +265,7 @@ impl Recovery<'_> {
             let header = window.get(at..).and_then(|rest| FrameHeader::decode(rest, segment.file.salt));
             let frame_bytes = header.as_ref().map_or(HEADER_BYTES as u64, FrameHeader::frame_bytes);
             if segment.bytes + frame_bytes > bytes {
-                return Ok(Scanned { torn: true });
+                return self.end_at(segment, open, bytes);
             }
             if at as u64 + frame_bytes > window.len() as u64 {
                 // Also the first time round: the window does not reach.
@@ -267,7 +274,7 @@ impl Recovery<'_> {
                 window = read_buffer(open, wanted.min((bytes - window_at) as usize), window_at, Wait::Yes)
                     .map_err(|error| self.io("reading a segment", error))?;
                 if (window.len() as u64) < frame_bytes {
-                    return Ok(Scanned { torn: true });
+                    return Ok(Scanned::Torn);
                 }
                 continue;
             }
@@ -279,7 +286,9 @@ impl Recovery<'_> {
                     && cut_at.is_none_or(|from| header.next_offset <= from)
                     && crc32c::crc32c(payload) == header.payload_crc
             });
-            let Some(header) = sound else { return Ok(Scanned { torn: true }) };
+            let Some(header) = sound else {
+                return self.end_at(segment, open, bytes);
+            };
             if segment.bytes == 0 {
                 segment.first_previous_end = header.previous_end;
             }
@@ -292,7 +301,21 @@ impl Recovery<'_> {
             });
         }
         // An empty file is a segment whose first write never came.
-        Ok(Scanned { torn: bytes == 0 })
+        Ok(if bytes == 0 { Scanned::Torn } else { Scanned::Whole })
+    }
+
+    /// What it means that no sound frame follows.
+    fn end_at(&self, segment: &Segment, open: &dyn DiskFile, bytes: u64) -> Result<Scanned, Refusal> {
+        let mut from = segment.bytes;
+        while segment.bytes > 0 && from < bytes {
+            let window = read_buffer(open, SCAN_BYTES.min((bytes - from) as usize), from, Wait::Yes)
+                .map_err(|error| self.io("reading a segment", error))?;
+            if window.is_empty() || window.iter().any(|&byte| byte != 0) {
+                return Ok(Scanned::Torn);
+            }
+            from += window.len() as u64;
+        }
+        Ok(if segment.bytes > 0 { Scanned::Padded } else { Scanned::Torn })
     }
 
     /// Refuses if what is not sound had been promised to be durable.

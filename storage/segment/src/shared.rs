@@ -4,6 +4,7 @@ use crate::cache::TailCache;
 use crate::disk::{Disk, DiskFile, Wait, read_full, read_small};
 use crate::handles::{Handle, Handles};
 use crate::index::{self, Entry};
+use crate::log::AheadLogs;
 use crate::options::{SegmentOptions, SyncFilesystem};
 use crate::room::Room;
 use crate::segment::SegmentFile;
@@ -28,6 +29,7 @@ pub struct Shared {
     pub cache: TailCache,
     pub room: Room,
     pub syncer: Syncer,
+    pub ahead_logs: AheadLogs,
     segment_numbers: AtomicU64,
     probing: AtomicBool,
 }
@@ -46,6 +48,7 @@ impl Shared {
             cache: TailCache::new(options.tail_cache_bytes),
             room,
             syncer: Syncer::new(options.sync.threads, filesystem.then_some(options.sync.filesystem_from_logs)),
+            ahead_logs: AheadLogs::default(),
             segment_numbers: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             disk,

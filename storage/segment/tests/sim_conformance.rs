@@ -13,7 +13,12 @@ struct Simulated(SimDisk);
 
 impl Store for Simulated {
     fn start(&self) -> Arc<dyn WalEngine> {
-        let options = SegmentOptions { tail_cache_bytes: 4096, open_files_max: 8, ..SegmentOptions::default() };
+        let options = SegmentOptions {
+            tail_cache_bytes: 4096,
+            open_files_max: 8,
+            write_ahead_bytes: 1000,
+            ..SegmentOptions::default()
+        };
         let threads = Arc::new(ThreadPools::new(2, 2));
         Arc::new(SegmentEngine::over(Arc::new(self.0.clone()), threads, options).expect("the disk is sound"))
     }

@@ -71,6 +71,7 @@ impl SegmentLog {
         }
         inner.era += 1;
         inner.cuts_pending += 1;
+        inner.ahead.forget();
         inner.bookmarks.clear();
         inner.end = kept.end;
         inner.last_epoch = kept.last_epoch;

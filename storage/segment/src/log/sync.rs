@@ -75,7 +75,8 @@ impl SegmentLog {
         self.write_on_this_thread();
         let mut inner = self.inner();
         inner.seal_pending = false;
-        inner.dirty_bytes = 0;
+        let dirty_bytes = std::mem::take(&mut inner.dirty_bytes);
+        inner.ahead.note_round(dirty_bytes);
         Round {
             dir: self.dir.clone(),
             dirty: std::mem::take(&mut inner.dirty),
@@ -156,6 +157,7 @@ impl SegmentLog {
                 _ => return Ok(()),
             }
         };
+        let (segment_bytes, zeros_follow) = (segment.bytes, inner.ahead.is_in(number));
         let file = segment.file.clone();
         let covered_before = segment.covered_bytes;
         let first_previous_end = segment.first_previous_end;
@@ -179,7 +181,14 @@ impl SegmentLog {
         let name = crate::segment::SegmentFile::index_name(file.base);
         replace(&*self.shared.disk, &self.dir, &name, &index::encode(&covered, &entries), Durable::Eventually)?;
 
+        if bytes == segment_bytes && zeros_follow {
+            // The writer has gone on to another segment, or will write no more.
+            handle.file.set_len(bytes)?;
+        }
         let mut inner = self.inner();
+        if bytes == segment_bytes && inner.ahead.is_in(number) {
+            inner.ahead.forget();
+        }
         if inner.era == era
             && let Some(segment) = inner.segments.iter_mut().find(|segment| segment.file.number == number)
         {

@@ -4,6 +4,7 @@
 //! also what others queue meanwhile, up to a bound; the rest is handed to a thread, so that a caller who came with one run
 //! does not stay for everybody's. Changes that wait for the device longer than a write does always go to a thread.
 
+use super::ahead::write_zeros;
 use super::change::Change;
 use super::{Answer, Dirty, Inner, Op, QueuedRun, SegmentLog, SyncWaiter};
 use crate::disk::DiskFile;
@@ -14,6 +15,7 @@ use chronik_core::ids::Offset;
 use chronik_core::pending::Done;
 use chronik_core::wal::{Appended, Cause, WalError};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
 
 /// Bytes taken from the queue at once. Large enough that a call's fixed cost does not show, small enough that who waits
@@ -69,6 +71,7 @@ struct Written {
     dirty: Vec<Dirty>,
     bytes: u64,
     new_names: bool,
+    ahead: Option<(u64, u64)>,
 }
 
 impl SegmentLog {
@@ -115,8 +118,9 @@ impl SegmentLog {
                 Next::Runs(runs) => {
                     batches += 1;
                     let durable_end = inner.durable_end;
+                    let ahead = runs.last().and_then(|last| self.ahead_of(&mut inner, last));
                     drop(inner);
-                    let outcome = self.write_runs(&runs, durable_end);
+                    let outcome = self.write_runs(&runs, durable_end, ahead);
                     inner = match self.settle_runs(runs, outcome) {
                         Some(inner) => inner,
                         None => return,
@@ -133,7 +137,15 @@ impl SegmentLog {
         self.sync_if_due(inner);
     }
 
-    fn write_runs(&self, runs: &[QueuedRun], durable_end: Offset) -> io::Result<Written> {
+    /// What to fill with zeros once `last` is written.
+    fn ahead_of(&self, inner: &mut Inner, last: &QueuedRun) -> Option<Range<u64>> {
+        let end = last.position + last.frame_bytes();
+        let window_bytes = self.shared.options.write_ahead_bytes;
+        let segment_bytes = inner.segment_bytes;
+        inner.ahead.due(&self.shared.ahead_logs, last.segment.number, end, window_bytes, segment_bytes)
+    }
+
+    fn write_runs(&self, runs: &[QueuedRun], durable_end: Offset, ahead: Option<Range<u64>>) -> io::Result<Written> {
         let mut written = Written::default();
         for runs in runs.chunk_by(|run, next| run.segment.number == next.segment.number) {
             let [first, ..] = runs else { continue };
@@ -147,6 +159,11 @@ impl SegmentLog {
             write_slices(&*file, &mut slices, first.position)?;
             written.bytes += runs.iter().map(QueuedRun::frame_bytes).sum::<u64>();
             written.dirty.push(Dirty { segment: first.segment.clone(), file });
+        }
+        if let (Some(range), Some(last)) = (ahead, written.dirty.last()) {
+            let upto = range.end;
+            // Where they cannot be written, for want of space perhaps, syncs take longer, and that is all.
+            written.ahead = write_zeros(&*last.file, range).ok().map(|()| (last.segment.number, upto));
         }
         Ok(written)
     }
@@ -288,6 +305,9 @@ impl Inner {
     fn count_written(&mut self, written: Written) {
         self.dirty_names |= written.new_names;
         self.dirty_bytes += written.bytes;
+        if let Some((segment, upto)) = written.ahead {
+            self.ahead.wrote(segment, upto);
+        }
         for file in written.dirty {
             if !self.dirty.iter().any(|dirty| dirty.segment.number == file.segment.number) {
                 self.dirty.push(file);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub fn options() -> SegmentOptions {
     // Nothing stays in memory: every read is one of the disk.
-    SegmentOptions { tail_cache_bytes: 0, open_files_max: 8, ..SegmentOptions::default() }
+    SegmentOptions { tail_cache_bytes: 0, open_files_max: 8, write_ahead_bytes: 700, ..SegmentOptions::default() }
 }
 
 /// The one log of these tests, and where its files are.

@@ -115,26 +115,34 @@ macro_rules! message {
                 if form.flexible && !TAGGED {
                     out.unsigned_varint(0);
                 } else if form.flexible {
-                    // Tagged fields at their defaults are left out.
-                    let default = Self::default();
+                    // Those at their defaults are left out, which is most of them most of the time.
                     let mut count = 0u32;
-                    let mut section = $crate::Encoder::new();
+                    $({
+                        const SPEC: Spec = $spec;
+                        if SPEC.tag_number().is_some() && SPEC.is_in(form.version) {
+                            let default: $type = $crate::message!(@default $($default)?);
+                            count += u32::from(self.$field != default);
+                        }
+                    })*
+                    out.unsigned_varint(count);
+                    if count == 0 {
+                        return;
+                    }
                     $({
                         const SPEC: Spec = $spec;
                         if let Some(tag) = SPEC.tag_number()
                             && SPEC.is_in(form.version)
-                            && self.$field != default.$field
                         {
-                            let mut inside = $crate::Encoder::new();
-                            self.$field.put_field(&mut inside, form, SPEC);
-                            count += 1;
-                            section.unsigned_varint(tag);
-                            section.unsigned_varint(inside.len() as u32);
-                            section.append(inside);
+                            let default: $type = $crate::message!(@default $($default)?);
+                            if self.$field != default {
+                                let mut inside = $crate::Encoder::new();
+                                self.$field.put_field(&mut inside, form, SPEC);
+                                out.unsigned_varint(tag);
+                                out.unsigned_varint(inside.len() as u32);
+                                out.append(inside);
+                            }
                         }
                     })*
-                    out.unsigned_varint(count);
-                    out.append(section);
                 }
             }
 

@@ -1,4 +1,9 @@
 //! ApiVersions (key 18). What the broker serves. Its response header is always version 0 (KIP-511).
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 3 | flexible; the client's name and version (KIP-511); features (KIP-584) |
+//! | 4 | a feature's lowest version may be 0 |
 
 use crate::wire::Str;
 

@@ -1,4 +1,11 @@
 //! CreateTopics (key 19). Creates topics.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 4 | −1 asks for the broker's default number of partitions or replicas (KIP-464) |
+//! | 5 | flexible; the new topic's configuration in the answer (KIP-525) |
+//! | 6 | `THROTTLING_QUOTA_EXCEEDED` (KIP-599) |
+//! | 7 | the new topic's id in the answer (KIP-516) |
 
 use crate::wire::{Str, Uuid};
 

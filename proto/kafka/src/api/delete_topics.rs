@@ -1,4 +1,10 @@
 //! DeleteTopics (key 20). Deletes topics, by name or by id.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 4 | flexible |
+//! | 5 | words for errors; `THROTTLING_QUOTA_EXCEEDED` (KIP-599) |
+//! | 6 | topics by id (KIP-516) |
 
 use crate::wire::{Str, Uuid};
 

@@ -1,4 +1,19 @@
 //! Fetch (key 1). Reads record batches, within an incremental session if the client has one (KIP-227).
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 4 | isolation level, aborted transactions, last stable offset (KIP-98) |
+//! | 5 | log start offset |
+//! | 7 | sessions (KIP-227) |
+//! | 9 | the leader epoch that the client knows (KIP-320) |
+//! | 10 | zstd (KIP-110) |
+//! | 11 | the client's rack and a replica to prefer (KIP-392) |
+//! | 12 | flexible; epochs that diverge (KIP-595) |
+//! | 13 | topics by id (KIP-516) |
+//! | 14 | `OFFSET_MOVED_TO_TIERED_STORAGE` (KIP-405) |
+//! | 15 | a follower says its epoch (KIP-903) |
+//! | 16 | the addresses of leaders (KIP-951) |
+//! | 17, 18 | for followers alone: directory id (KIP-853), high watermark (KIP-1166) |
 
 use crate::wire::{Records, Str, Uuid};
 

@@ -1,4 +1,12 @@
 //! FindCoordinator (key 10). Which broker coordinates a group or transaction.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 1 | coordinators of transactions too; words for errors |
+//! | 3 | flexible |
+//! | 4 | several keys at once (KIP-699) |
+//! | 5 | `TRANSACTION_ABORTABLE` (KIP-890) |
+//! | 6 | coordinators of share groups (KIP-932) |
 
 use crate::wire::Str;
 

@@ -1,4 +1,14 @@
 //! JoinGroup (key 11). Joins a classic group, or joins it again in a rebalance.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 1 | a time limit for rebalances of its own |
+//! | 4 | a member without id is first told its id, and asked to come again (KIP-394) |
+//! | 5 | static members (KIP-345) |
+//! | 6 | flexible |
+//! | 7 | the protocol's type in the answer (KIP-559) |
+//! | 8 | the reason for joining (KIP-800) |
+//! | 9 | the leader may be told not to assign (KIP-814) |
 
 use crate::wire::Str;
 use bytes::Bytes;

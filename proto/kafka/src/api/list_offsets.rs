@@ -1,4 +1,17 @@
 //! ListOffsets (key 2). Finds offsets by time, or the ends of a log by the negative pseudo-times.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 1 | one offset instead of a list |
+//! | 2 | isolation level (KIP-98) |
+//! | 4 | leader epochs (KIP-320) |
+//! | 5 | `OFFSET_NOT_AVAILABLE` |
+//! | 6 | flexible |
+//! | 7 | −3: the record of the highest timestamp (KIP-734) |
+//! | 8 | −4: the earliest offset kept locally (KIP-405) |
+//! | 9 | −5: the latest offset kept remotely (KIP-1005) |
+//! | 10 | a time limit, for offsets kept remotely (KIP-1075) |
+//! | 11 | −6: the earliest offset not yet kept remotely (KIP-1023) |
 
 use crate::wire::Str;
 

@@ -1,4 +1,19 @@
 //! Metadata (key 3). Which brokers and topics there are, and who leads which partition.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 0 | no topics means all topics |
+//! | 1 | null means all topics, and none means none; rack, controller, internal topics |
+//! | 2 | cluster id |
+//! | 4 | whether topics may be created by asking |
+//! | 5 | offline replicas |
+//! | 7 | leader epochs (KIP-320) |
+//! | 8 | authorized operations, if asked for (KIP-430) |
+//! | 9 | flexible |
+//! | 10 | topic ids in the answer (KIP-516) |
+//! | 11 | the cluster's authorized operations moved to DescribeCluster (KIP-700) |
+//! | 12 | topics by id |
+//! | 13 | an error for the whole, which asks to bootstrap again (KIP-1102) |
 
 use crate::wire::{Str, Uuid};
 

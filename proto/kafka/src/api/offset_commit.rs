@@ -1,4 +1,14 @@
 //! OffsetCommit (key 8). Stores a group's offsets.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 2 | how long to keep the offsets |
+//! | 5 | … which is the broker's business from here on (KIP-211) |
+//! | 6 | leader epochs (KIP-320) |
+//! | 7 | static members (KIP-345) |
+//! | 8 | flexible |
+//! | 9 | for members of the new protocol too (KIP-848) |
+//! | 10 | topics by id (KIP-516) |
 
 use crate::wire::{Str, Uuid};
 

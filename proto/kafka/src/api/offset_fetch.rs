@@ -1,4 +1,15 @@
 //! OffsetFetch (key 9). Reads a group's offsets.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 1 | offsets are those in `__consumer_offsets` |
+//! | 2 | null means all topics; an error for the group |
+//! | 5 | leader epochs (KIP-320) |
+//! | 6 | flexible |
+//! | 7 | stable offsets alone, if asked for (KIP-447) |
+//! | 8 | several groups at once (KIP-709) |
+//! | 9 | for members of the new protocol too (KIP-848) |
+//! | 10 | topics by id (KIP-516) |
 
 use crate::wire::{Str, Uuid};
 

@@ -1,4 +1,19 @@
 //! Produce (key 0). Appends record batches. The records of a partition are one slice of the frame.
+//!
+//! | version | what changed |
+//! |--:|---|
+//! | 3 | record batch v2 is the only format; transactional id |
+//! | 4 | `KAFKA_STORAGE_ERROR` may be answered |
+//! | 5 | log start offset in the answer |
+//! | 7 | zstd (KIP-110) |
+//! | 8 | errors of single records (KIP-467) |
+//! | 9 | flexible |
+//! | 10 | the leader and its address when the client asked the wrong broker (KIP-951) |
+//! | 11, 12 | `TRANSACTION_ABORTABLE` (KIP-890); partitions join a transaction by being produced to |
+//! | 13 | topics by id (KIP-516) |
+//!
+//! Versions 0 to 2 carry formats that no broker takes any more. Brokers advertise them all the same, since old librdkafka
+//! concludes from their absence that compression is not supported (KAFKA-18659).
 
 use crate::wire::{Records, Str, Uuid};
 

@@ -84,6 +84,9 @@ pub trait Disk: Send + Sync {
     /// Whether the directory is a file system of its own, so that syncing that whole costs nobody else.
     fn owns_filesystem(&self) -> bool;
 
+    /// Whether [`Disk::sync_filesystem`] fails if something could not be written. Where it does not say, it is not used.
+    fn sync_filesystem_tells(&self) -> bool;
+
     fn space(&self) -> io::Result<DiskSpace>;
 
     /// Lets others have the directory; nothing is called after it but by mistake.

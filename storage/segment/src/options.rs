@@ -40,7 +40,8 @@ pub struct SyncPolicy {
     pub filesystem: SyncFilesystem,
 }
 
-/// Whether the whole file system may be synced, which makes everybody's data on it wait.
+/// Whether the whole file system may be synced, which makes everybody's data on it wait. Never done where the kernel does
+/// not report failures of it (before Linux 5.8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncFilesystem {
     Never,

@@ -41,6 +41,7 @@ impl Shared {
             SyncFilesystem::IfOwn => disk.owns_filesystem(),
             SyncFilesystem::Always => true,
         };
+        let filesystem = filesystem && disk.sync_filesystem_tells();
         let room = Room::new(options.unwritten_bytes_max, options.free_bytes_min);
         room.sample(&*disk);
         Self {

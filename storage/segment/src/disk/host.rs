@@ -24,6 +24,7 @@ pub struct HostDisk {
     /// descriptors that were open when it happened.
     root_dir: File,
     owns_filesystem: bool,
+    sync_filesystem_tells: bool,
     lock: File,
 }
 
@@ -42,11 +43,21 @@ impl HostDisk {
         let root_dir = File::open(&root)?;
         let above = fs::canonicalize(&root)?.parent().map(fs::metadata).transpose()?;
         let owns_filesystem = above.is_none_or(|above| above.dev() != root_dir.metadata().map_or(0, |dir| dir.dev()));
-        Ok(Self { root, root_dir, owns_filesystem, lock })
+        Ok(Self { root, root_dir, owns_filesystem, sync_filesystem_tells: kernel_is_at_least(5, 8), lock })
     }
 
     fn at(&self, path: &Path) -> PathBuf {
         self.root.join(path)
+    }
+}
+
+/// Linux 5.8 was the first whose `syncfs` reports failed write-back. `false` where the kernel does not say what it is.
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(this_major)), Some(Ok(this_minor))) => (this_major, this_minor) >= (major, minor),
+        _ => false,
     }
 }
 
@@ -99,6 +110,10 @@ impl Disk for HostDisk {
 
     fn owns_filesystem(&self) -> bool {
         self.owns_filesystem
+    }
+
+    fn sync_filesystem_tells(&self) -> bool {
+        self.sync_filesystem_tells
     }
 
     fn space(&self) -> io::Result<DiskSpace> {

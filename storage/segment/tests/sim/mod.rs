@@ -364,6 +364,10 @@ impl Disk for SimDisk {
         self.state().owns_filesystem
     }
 
+    fn sync_filesystem_tells(&self) -> bool {
+        true
+    }
+
     fn space(&self) -> io::Result<DiskSpace> {
         let state = self.state();
         let total = state.capacity.unwrap_or(1 << 40);

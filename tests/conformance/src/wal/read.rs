@@ -74,6 +74,8 @@ declare_rules! {
         for from in (0..end).rev().chain(0..end) {
             let chunk = log.read(everything(Offset(from))).await;
             assert_eq!(chunk.next_offset, Offset(end));
+            // `fill` makes runs of up to three records.
+            assert!((0..3).contains(&(from - chunk.base.0)), "from {from} begins at {}", chunk.base);
             assert!(all.ends_with(&chunk.bytes.to_bytes()), "from {from}");
         }
     }

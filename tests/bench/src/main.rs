@@ -1,2 +1,154 @@
+//! Benchmarks of any Kafka-compatible broker through librdkafka, with librdkafka's own in-process mock as the client's
+//! ceiling in the same run.
 //!
-fn main() {}
+//! Client and broker share the machine, so figures mean something only beside each other: variants take turns within a
+//! round, the medians of several rounds are reported, and ratios are of medians from one run. `chronik bench …` runs this
+//! program.
+
+mod broker;
+mod client;
+mod consume;
+mod latency;
+mod produce;
+mod report;
+mod start;
+
+use broker::{BrokerError, Local};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "chronik-bench", about = "Benchmarks a Kafka-compatible broker through librdkafka")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Throughput of batched producing, with acks=1 and acks=all.
+    Produce(Common),
+    /// Throughput of consuming from the page cache.
+    Consume(Common),
+    /// Latency of single records at a fixed rate: to the acknowledgement, and to a consumer.
+    Latency(Common),
+    /// Time from start to ready, memory and file handles, empty and with many partitions. Needs a local broker.
+    Start(Common),
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    /// A running broker, instead of a local one that is started for the run.
+    #[arg(long)]
+    bootstrap: Option<String>,
+    /// The broker to start; by default the `chronik` beside this program.
+    #[arg(long)]
+    broker_binary: Option<PathBuf>,
+    /// A setting for the local broker, as for `chronik serve --set`.
+    #[arg(long = "broker-set", value_name = "KEY=VALUE")]
+    broker_set: Vec<String>,
+    /// Where the local broker's data goes; by default the system's temporary directory.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Rounds; each variant has its turn in every one.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Bytes of payload that one turn produces at most.
+    #[arg(long, default_value_t = 1_000_000_000)]
+    bytes: u64,
+    /// Partitions of the topic.
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
+    /// Payload bytes of a record; several may be given.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1024])]
+    size: Vec<usize>,
+    /// Records a second, for latency.
+    #[arg(long, default_value_t = 1000)]
+    rate: u64,
+    /// A short look instead of a measurement: few rounds, little data.
+    #[arg(long)]
+    quick: bool,
+    /// The results as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Common {
+    fn shortened(mut self) -> Self {
+        if self.quick {
+            self.rounds = self.rounds.min(3);
+            self.bytes = self.bytes.min(200_000_000);
+        }
+        self
+    }
+}
+
+/// Why a benchmark did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("the client failed: {0}")]
+    Client(#[from] rdkafka::error::KafkaError),
+    #[error("{failed} of {sent} records were not delivered")]
+    Undelivered { failed: u64, sent: u64 },
+    #[error("only {seen} of {expected} records were read")]
+    Unread { seen: u64, expected: u64 },
+    #[error("{0} needs a local broker: leave --bootstrap out")]
+    NeedsLocal(&'static str),
+}
+
+/// The broker under test.
+enum Target {
+    Remote(String),
+    Local(Local),
+}
+
+impl Target {
+    fn from(common: &Common) -> Result<Self, BrokerError> {
+        match &common.bootstrap {
+            Some(bootstrap) => Ok(Target::Remote(bootstrap.clone())),
+            None => Local::start(common.broker_binary.as_deref(), common.data_dir.as_deref(), &common.broker_set)
+                .map(Target::Local),
+        }
+    }
+
+    fn bootstrap(&self) -> &str {
+        match self {
+            Target::Remote(bootstrap) => bootstrap,
+            Target::Local(local) => local.bootstrap(),
+        }
+    }
+
+    /// CPU seconds that the broker has used, where that can be seen.
+    fn cpu_seconds(&self) -> Option<f64> {
+        match self {
+            Target::Remote(_) => None,
+            Target::Local(local) => local.usage().ok().map(|usage| usage.cpu_seconds),
+        }
+    }
+
+    fn peak_memory_bytes(&self) -> Option<u64> {
+        match self {
+            Target::Remote(_) => None,
+            Target::Local(local) => local.usage().ok().map(|usage| usage.peak_bytes),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Produce(common) => produce::run(&common.shortened()),
+        Command::Consume(common) => consume::run(&common.shortened()),
+        Command::Latency(common) => latency::run(&common.shortened()),
+        Command::Start(common) => start::run(&common.shortened()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("chronik-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

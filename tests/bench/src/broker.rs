@@ -1,0 +1,173 @@
+//! A broker that is started for a run, watched through /proc, and stopped.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a broker may take to be ready before the run is given up.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why there is no broker to measure.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error(
+        "{path} cannot be started: {source} (build it with `cargo build --release`, or name one with --broker-binary)"
+    )]
+    Start { path: PathBuf, source: std::io::Error },
+    #[error("the broker was not ready within {} s", READY_WITHIN.as_secs())]
+    NotReady,
+    #[error("the broker ended at once; it said: {0}")]
+    Ended(String),
+    #[error("cannot {doing}: {source}")]
+    Io { doing: &'static str, source: std::io::Error },
+}
+
+fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> BrokerError {
+    move |source| BrokerError::Io { doing, source }
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    pub cpu_seconds: f64,
+    pub resident_bytes: u64,
+    pub peak_bytes: u64,
+    pub open_files: usize,
+}
+
+/// A local broker on free ports, with its data in a directory that goes when it does.
+pub struct Local {
+    child: Child,
+    binary: PathBuf,
+    settings: Vec<String>,
+    data: tempfile::TempDir,
+    kafka: String,
+    admin: String,
+    pub ready_after: Duration,
+}
+
+impl Local {
+    pub fn start(binary: Option<&Path>, parent: Option<&Path>, settings: &[String]) -> Result<Self, BrokerError> {
+        let binary = match binary {
+            Some(binary) => binary.to_owned(),
+            None => std::env::current_exe().map_err(io("find this program"))?.with_file_name("chronik"),
+        };
+        let data = match parent {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let data = data.map_err(io("make a data directory"))?;
+        let (child, kafka, admin, ready_after) = spawn(&binary, data.path(), settings)?;
+        Ok(Self { child, binary, settings: settings.to_vec(), data, kafka, admin, ready_after })
+    }
+
+    /// Stops the broker in order and starts it again on the same data.
+    pub fn restart(&mut self) -> Result<(), BrokerError> {
+        self.stop();
+        let (child, kafka, admin, ready_after) = spawn(&self.binary, self.data.path(), &self.settings)?;
+        (self.child, self.kafka, self.admin, self.ready_after) = (child, kafka, admin, ready_after);
+        Ok(())
+    }
+
+    pub fn bootstrap(&self) -> &str {
+        &self.kafka
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub fn usage(&self) -> Result<Usage, BrokerError> {
+        let directory = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let read =
+            |name: &str| std::fs::read_to_string(directory.join(name)).map_err(io("look at the broker's process"));
+        let status = read("status")?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(0) * 1024
+        };
+        // Nanoseconds on the CPU, summed over the threads: finer than the clock ticks of `stat`.
+        let mut cpu_ns = 0u64;
+        for task in std::fs::read_dir(directory.join("task")).map_err(io("look at the broker's threads"))?.flatten() {
+            let stat = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            cpu_ns += stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(Usage {
+            cpu_seconds: cpu_ns as f64 / 1e9,
+            resident_bytes: kib("VmRSS:"),
+            peak_bytes: kib("VmHWM:"),
+            open_files: std::fs::read_dir(directory.join("fd")).map_err(io("count the broker's files"))?.count(),
+        })
+    }
+
+    fn stop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+type Spawned = (Child, String, String, Duration);
+
+fn spawn(binary: &Path, data: &Path, settings: &[String]) -> Result<Spawned, BrokerError> {
+    let began = Instant::now();
+    let mut command = Command::new(binary);
+    command.args(["serve", "--set", "kafka.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0", "--set"]);
+    command.arg(format!("node.data_dir={}", data.display()));
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|source| BrokerError::Start { path: binary.to_owned(), source })?;
+    let Some(stdout) = child.stdout.take() else { return Err(BrokerError::NotReady) };
+    let mut lines = BufReader::new(stdout).lines();
+    let (mut kafka, mut admin, mut said) = (None, None, String::new());
+    while kafka.is_none() || admin.is_none() {
+        let Some(Ok(line)) = lines.next() else {
+            let _ = child.wait();
+            return Err(BrokerError::Ended(said));
+        };
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("kafka"), Some(address)) => kafka = Some(address.to_owned()),
+            (Some("admin"), Some(url)) => {
+                admin = Some(url.trim_start_matches("http://").trim_end_matches('/').to_owned());
+            }
+            _ => {}
+        }
+        said.push_str(&line);
+    }
+    // What else it prints is dropped, so that it never blocks on it.
+    std::thread::spawn(move || lines.for_each(drop));
+    let (kafka, admin) = (kafka.unwrap_or_default(), admin.unwrap_or_default());
+    while !is_ready(&admin) {
+        if began.elapsed() > READY_WITHIN {
+            let _ = child.kill();
+            return Err(BrokerError::NotReady);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok((child, kafka, admin, began.elapsed()))
+}
+
+fn is_ready(admin: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(admin) else { return false };
+    let mut answer = String::new();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n").is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}

@@ -1,0 +1,114 @@
+//! librdkafka as it is used here: settings that let it run as fast as it can, and a count of what was delivered.
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::{ClientContext, Message};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Counts deliveries, and hears of each by the number that its sender gave it.
+pub struct Deliveries<F: Fn(usize) + Send + Sync + 'static> {
+    pub delivered: AtomicU64,
+    pub failed: AtomicU64,
+    heard: F,
+}
+
+impl<F: Fn(usize) + Send + Sync + 'static> ClientContext for Deliveries<F> {}
+
+impl<F: Fn(usize) + Send + Sync + 'static> ProducerContext for Deliveries<F> {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        match result {
+            Ok(_) => {
+                self.delivered.fetch_add(1, Ordering::Relaxed);
+                (self.heard)(number);
+            }
+            Err((failure, message)) => {
+                // One is enough to know what is wrong.
+                if self.failed.fetch_add(1, Ordering::Relaxed) == 0 {
+                    eprintln!("a record for partition {} was not delivered: {failure}", message.partition());
+                }
+            }
+        }
+    }
+}
+
+/// A producer's settings besides the broker's address.
+#[derive(Clone, Copy, Debug)]
+pub struct Producing {
+    pub acks: &'static str,
+    pub linger_ms: &'static str,
+}
+
+/// Where to produce to: a broker, or librdkafka's own mock of one, inside this process.
+#[derive(Clone, Copy, Debug)]
+pub enum To<'a> {
+    Broker(&'a str),
+    Mock,
+}
+
+fn config(to: To<'_>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    match to {
+        To::Broker(bootstrap) => config.set("bootstrap.servers", bootstrap),
+        To::Mock => config.set("test.mock.num.brokers", "1"),
+    };
+    config
+}
+
+pub fn producer<F: Fn(usize) + Send + Sync + 'static>(
+    to: To<'_>,
+    producing: Producing,
+    heard: F,
+) -> Result<BaseProducer<Deliveries<F>>, KafkaError> {
+    config(to)
+        .set("acks", producing.acks)
+        .set("linger.ms", producing.linger_ms)
+        .set("queue.buffering.max.messages", "2000000")
+        .set("queue.buffering.max.kbytes", "1048576")
+        .set("batch.num.messages", "100000")
+        .create_with_context(Deliveries { delivered: AtomicU64::new(0), failed: AtomicU64::new(0), heard })
+}
+
+pub fn consumer(bootstrap: &str) -> Result<rdkafka::consumer::BaseConsumer, KafkaError> {
+    config(To::Broker(bootstrap))
+        .set("group.id", "chronik-bench")
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.min.messages", "1000000")
+        .create()
+}
+
+/// Creates a topic, or does nothing if it is there.
+pub fn create_topic(bootstrap: &str, name: &str, partitions: i32) -> Result<(), KafkaError> {
+    let admin: AdminClient<DefaultClientContext> = config(To::Broker(bootstrap)).create()?;
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let results = wait(admin.create_topics(&[topic], &options))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a future of librdkafka's, which its own threads complete: there is no runtime here.
+fn wait<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}

@@ -5,7 +5,7 @@ use crate::client::{To, consumer, create_topic};
 use crate::report::{Report, Row, median};
 use crate::{BenchError, Common, Target, produce};
 use rdkafka::consumer::Consumer;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
 /// So long without a record means that none is coming.
@@ -27,7 +27,7 @@ fn turn(bootstrap: &str, topic: &str, partitions: i32, expected: u64) -> Result<
             Some(Ok(message)) => {
                 began.get_or_insert_with(Instant::now);
                 seen += 1;
-                bytes += message.payload_len();
+                bytes += rdkafka::Message::payload_len(&message);
             }
             Some(Err(failure)) => return Err(failure.into()),
             None => return Err(BenchError::Unread { seen, expected }),

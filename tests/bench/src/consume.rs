@@ -27,7 +27,7 @@ fn turn(bootstrap: &str, topic: &str, partitions: i32, expected: u64) -> Result<
             Some(Ok(message)) => {
                 began.get_or_insert_with(Instant::now);
                 seen += 1;
-                bytes += rdkafka::Message::payload_len(&message);
+                bytes += message.payload_len();
             }
             Some(Err(failure)) => return Err(failure.into()),
             None => return Err(BenchError::Unread { seen, expected }),

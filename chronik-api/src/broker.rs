@@ -141,6 +141,7 @@ impl Applied for FollowMetadata {
 #[async_trait]
 impl MetricsSource for Broker {
     async fn snapshot(&self) -> Snapshot {
+        self.metrics.fetch_sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
         let image = self.metadata.image();
         let sample = |partition: Arc<crate::partitions::Partition>| {
             let position = partition.position();

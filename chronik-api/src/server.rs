@@ -117,7 +117,11 @@ pub async fn run(
     // Nobody else sets it.
     let _ = follow.groups.set(groups.clone());
 
-    let sessions = FetchSessions::new(config.limits.fetch_sessions as usize, seed());
+    let sessions = FetchSessions::new(
+        config.limits.fetch_sessions as usize,
+        config.limits.fetch_session_partitions as usize,
+        seed(),
+    );
     let broker = Arc::new(Broker {
         node,
         clock,

@@ -157,8 +157,6 @@ fn what_is_no_request_closes_the_connection() {
     let unsupported = header(1, 99);
     let refused_produce = header(0, 2);
     let half_a_header = vec![0, 3, 0];
-    let mut trailing = api_versions();
-    trailing.extend_from_slice(b"more");
     let mut not_utf8 = header(3, 1);
     not_utf8.extend_from_slice(&[0, 0, 0, 1, 0, 2, 0xff, 0xfe]);
     let mut null_name = header(3, 1);
@@ -173,7 +171,6 @@ fn what_is_no_request_closes_the_connection() {
         ("a version too new", unsupported),
         ("produce before version 3", refused_produce),
         ("half a header", half_a_header),
-        ("bytes after the end", trailing),
         ("text that is none", not_utf8),
         ("null for a name", null_name),
         ("a negative count", negative_count),
@@ -183,6 +180,12 @@ fn what_is_no_request_closes_the_connection() {
         connection.send(&frame);
         assert!(connection.is_closed(), "{what}");
     }
+    // Kafka passes over what follows a request's body, and librdkafka relies on it.
+    let mut trailing = api_versions();
+    trailing.extend_from_slice(b"more");
+    let mut tolerated = broker.connect();
+    tolerated.send(&trailing);
+    assert!(tolerated.answer().is_some());
     let mut garbage = broker.connect();
     garbage.raw(b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n");
     assert!(garbage.is_closed());

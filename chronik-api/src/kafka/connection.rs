@@ -30,8 +30,10 @@ use tokio::time::Instant;
 
 /// What is read at once between large frames; also the largest frame that is copied.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// First step of a large frame's buffer; later steps double it.
-const FRAME_STEP_BYTES: usize = 1 << 20;
+/// First step of a large frame's buffer on a connection that has sent nothing large yet; later steps are four times what
+/// has come. A connection that has sent a large frame whole is given that much at once the next time, so that the
+/// frames of an ordinary producer are read without moving.
+const FRAME_STEP_BYTES: usize = 64 * 1024;
 /// Slices handed to one gather-write; the kernel takes at most 1024.
 const GATHER_SLICES_MAX: usize = 256;
 /// The budget counts in units of this, because a semaphore counts in 32 bits.
@@ -358,6 +360,8 @@ struct FrameReader {
     /// Bytes read and not yet cut: small frames, or the beginning of a large one.
     buffer: BytesMut,
     large: Option<LargeFrame>,
+    /// The largest frame that has come whole.
+    earned_bytes: usize,
     bad_length: Option<i32>,
 }
 
@@ -372,7 +376,14 @@ struct LargeFrame {
 
 impl FrameReader {
     fn new(frame_bytes_max: usize, memory: MemoryBudget) -> Self {
-        Self { frame_bytes_max, memory, buffer: BytesMut::new(), large: None, bad_length: None }
+        Self {
+            frame_bytes_max,
+            memory,
+            buffer: BytesMut::new(),
+            large: None,
+            earned_bytes: FRAME_STEP_BYTES,
+            bad_length: None,
+        }
     }
 
     /// A length that no frame may have was read; nothing after it makes sense.
@@ -414,6 +425,7 @@ impl FrameReader {
             return None;
         }
         if let Some(large) = self.large.take() {
+            self.earned_bytes = self.earned_bytes.max(large.length);
             return Some((large.bytes.freeze(), large.memory));
         }
         let length = self.length()?;
@@ -451,7 +463,7 @@ impl FrameReader {
             return read_half.read_buf(&mut self.buffer).await;
         };
         if large.bytes.len() >= large.paid_bytes {
-            let step = large.length.min((large.paid_bytes * 2).max(FRAME_STEP_BYTES));
+            let step = large.length.min((large.paid_bytes * 4).max(self.earned_bytes));
             if let Some(permit) = self.memory.take(step - large.paid_bytes).await {
                 match &mut large.memory {
                     Some(held) => held.merge(permit),

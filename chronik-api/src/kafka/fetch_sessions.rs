@@ -152,6 +152,8 @@ pub struct Fetch {
 /// All sessions of this broker.
 pub struct FetchSessions {
     slots: usize,
+    /// Partitions that all sessions together may remember.
+    partitions_max: usize,
     sessions: Mutex<Sessions>,
 }
 
@@ -163,9 +165,9 @@ struct Sessions {
 }
 
 impl FetchSessions {
-    pub fn new(slots: usize, seed: u32) -> Arc<Self> {
+    pub fn new(slots: usize, partitions_max: usize, seed: u32) -> Arc<Self> {
         let next_id = ((seed & 0x7fff_ffff) as i32).max(1);
-        Arc::new(Self { slots, sessions: Mutex::new(Sessions { by_id: HashMap::new(), next_id }) })
+        Arc::new(Self { slots, partitions_max, sessions: Mutex::new(Sessions { by_id: HashMap::new(), next_id }) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
@@ -189,12 +191,19 @@ impl FetchSessions {
                 if asked.session_id != NO_SESSION {
                     sessions.by_id.remove(&asked.session_id);
                 }
-                let create = asked.session_epoch == INITIAL_EPOCH && !asked.targets.is_empty();
+                let room = sessions.partitions() + asked.targets.len() <= self.partitions_max;
+                let create = asked.session_epoch == INITIAL_EPOCH && !asked.targets.is_empty() && room;
                 let session_id = if create { sessions.create(self.slots, &asked, now) } else { NO_SESSION };
                 Ok(Fetch { session_id, incremental: false, targets: asked.targets })
             }
             epoch => {
+                let room = sessions.partitions() + asked.targets.len() <= self.partitions_max;
                 let session = sessions.by_id.get_mut(&asked.session_id).ok_or(SessionError::NotFound)?;
+                if !room && !asked.targets.is_empty() {
+                    // The consumer starts over, and is served without a session.
+                    sessions.by_id.remove(&asked.session_id);
+                    return Err(SessionError::NotFound);
+                }
                 if session.epoch != epoch {
                     return Err(SessionError::InvalidEpoch);
                 }
@@ -240,6 +249,10 @@ impl FetchSessions {
 }
 
 impl Sessions {
+    fn partitions(&self) -> usize {
+        self.by_id.values().map(|session| session.entries.len()).sum()
+    }
+
     /// A new session's number, or zero if there is no slot for it.
     fn create(&mut self, slots: usize, asked: &Asked, now: Timestamp) -> i32 {
         if self.by_id.len() >= slots {
@@ -302,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_session_sends_only_news_and_lets_partitions_take_turns() {
-        let sessions = FetchSessions::new(10, 7);
+        let sessions = FetchSessions::new(10, 100, 7);
         let now = Timestamp(0);
         let first = sessions.begin(asked(0, 0, &[0, 1, 2]), now).unwrap();
         assert_eq!(first.session_id, 7);
@@ -319,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_session_that_is_not_as_the_consumer_thinks_is_refused() {
-        let sessions = FetchSessions::new(10, 1);
+        let sessions = FetchSessions::new(10, 100, 1);
         let now = Timestamp(0);
         let id = sessions.begin(asked(0, 0, &[0]), now).unwrap().session_id;
         assert_eq!(sessions.begin(asked(id + 1, 1, &[]), now).unwrap_err(), SessionError::NotFound);
@@ -332,7 +345,7 @@ mod tests {
 
     #[test]
     fn slots_are_bounded_and_only_the_silent_or_small_make_room() {
-        let sessions = FetchSessions::new(2, 1);
+        let sessions = FetchSessions::new(2, 100, 1);
         let a = sessions.begin(asked(0, 0, &[0]), Timestamp(0)).unwrap().session_id;
         let b = sessions.begin(asked(0, 0, &[0, 1]), Timestamp(0)).unwrap().session_id;
         assert_eq!(sessions.begin(asked(0, 0, &[0, 1]), Timestamp(1)).unwrap().session_id, 0, "no slot, no session");
@@ -341,5 +354,16 @@ mod tests {
         let c = sessions.begin(asked(0, 0, &[0, 1]), later).unwrap().session_id;
         assert_ne!(c, 0);
         assert_eq!(sessions.begin(asked(a, 1, &[]), later).unwrap_err(), SessionError::NotFound);
+    }
+
+    #[test]
+    fn what_sessions_remember_is_bounded_in_all() {
+        let sessions = FetchSessions::new(10, 3, 1);
+        let now = Timestamp(0);
+        let a = sessions.begin(asked(0, 0, &[0, 1]), now).unwrap().session_id;
+        assert_ne!(a, 0);
+        assert_eq!(sessions.begin(asked(0, 0, &[0, 1]), now).unwrap().session_id, 0, "two more would be four");
+        assert_eq!(sessions.begin(asked(a, 1, &[2, 3]), now).unwrap_err(), SessionError::NotFound);
+        assert!(sessions.is_empty(), "who grows beyond the bound starts over");
     }
 }

@@ -121,7 +121,6 @@ pub struct TopicMetrics {
     pub produced_records: Count,
     pub produced_bytes: Count,
     pub produced_batches: Count,
-    pub fetched_records: Count,
     pub fetched_bytes: Count,
 }
 
@@ -153,20 +152,8 @@ pub struct Metrics {
     pub connections_idle: Count,
     pub received_bytes: Count,
     pub sent_bytes: Count,
-    /// Requests that have been read and not yet answered.
-    pub requests_pending: Gauge,
-    /// Bytes of `limits.memory_bytes` that are taken.
-    pub request_memory_bytes: Gauge,
-    /// One sync of a log or of the whole data directory.
-    pub sync: Latency,
-    pub sync_failures: Count,
-    /// One append reaching the operating system.
-    pub log_write: Latency,
-    pub group_rebalances: Count,
     pub groups_expired_offsets: Count,
-    pub retention_deleted_bytes: Count,
     pub fetch_sessions: Gauge,
-    pub fetch_sessions_evicted: Count,
 }
 
 impl Default for Metrics {
@@ -183,16 +170,8 @@ impl Default for Metrics {
             connections_idle: Count::default(),
             received_bytes: Count::default(),
             sent_bytes: Count::default(),
-            requests_pending: Gauge::default(),
-            request_memory_bytes: Gauge::default(),
-            sync: Latency::default(),
-            sync_failures: Count::default(),
-            log_write: Latency::default(),
-            group_rebalances: Count::default(),
             groups_expired_offsets: Count::default(),
-            retention_deleted_bytes: Count::default(),
             fetch_sessions: Gauge::default(),
-            fetch_sessions_evicted: Count::default(),
         }
     }
 }

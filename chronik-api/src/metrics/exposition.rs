@@ -136,22 +136,11 @@ impl Scrape {
         out.counters("chronik_connections_closed", "Connections that the broker closed", closed)?;
         out.counter("chronik_received_bytes", "Bytes read from Kafka connections", m.received_bytes.get())?;
         out.counter("chronik_sent_bytes", "Bytes written to Kafka connections", m.sent_bytes.get())?;
-        out.gauge("chronik_fetch_sessions", "Fetch sessions kept", m.fetch_sessions.get())?;
-        out.counter(
-            "chronik_fetch_sessions_evicted",
-            "Fetch sessions dropped for newer ones",
-            m.fetch_sessions_evicted.get(),
-        )
+        out.gauge("chronik_fetch_sessions", "Fetch sessions kept", m.fetch_sessions.get())
     }
 
     fn requests(&self, out: &mut Families<'_>) -> fmt::Result {
         let m = &self.metrics;
-        out.gauge("chronik_requests_pending", "Requests read and not yet answered", m.requests_pending.get())?;
-        out.gauge(
-            "chronik_request_memory_bytes",
-            "Bytes of limits.memory_bytes that are taken",
-            m.request_memory_bytes.get(),
-        )?;
         let apis: Vec<(String, &ApiMetrics)> = m.apis().map(|(key, api)| ((self.names.api)(key), api)).collect();
         let totals: [Series<ApiMetrics, u64>; 3] = [
             ("chronik_requests", "Requests answered", |api| api.requests.get()),
@@ -180,11 +169,10 @@ impl Scrape {
 
     fn topics(&self, out: &mut Families<'_>) -> fmt::Result {
         let topics = self.metrics.topics();
-        let totals: [Series<TopicMetrics, u64>; 5] = [
+        let totals: [Series<TopicMetrics, u64>; 4] = [
             ("chronik_topic_produced_records", "Records appended", |topic| topic.produced_records.get()),
             ("chronik_topic_produced_bytes", "Bytes of batches appended", |topic| topic.produced_bytes.get()),
             ("chronik_topic_produced_batches", "Batches appended", |topic| topic.produced_batches.get()),
-            ("chronik_topic_fetched_records", "Records given to consumers", |topic| topic.fetched_records.get()),
             ("chronik_topic_fetched_bytes", "Bytes of batches given to consumers", |topic| topic.fetched_bytes.get()),
         ];
         totals.into_iter().try_for_each(|(name, help, value)| {
@@ -193,22 +181,6 @@ impl Scrape {
     }
 
     fn storage(&self, out: &mut Families<'_>) -> fmt::Result {
-        let m = &self.metrics;
-        for (name, help, latency) in [
-            ("chronik_log_sync_duration", "One sync of a log or of the data directory", &m.sync),
-            ("chronik_log_write_duration", "One write of queued batches to the operating system", &m.log_write),
-        ] {
-            out.family_in(name, help, Unit::Seconds, MetricType::Histogram, |mut m| {
-                let (sum, count, buckets) = (latency.sum_seconds(), latency.count(), latency.buckets());
-                m.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-            })?;
-        }
-        out.counter("chronik_log_sync_failures", "Syncs that failed, each failing its logs", m.sync_failures.get())?;
-        out.counter(
-            "chronik_retention_deleted_bytes",
-            "Bytes that retention deleted",
-            m.retention_deleted_bytes.get(),
-        )?;
         let Some(usage) = self.snapshot.storage else { return Ok(()) };
         let of_engine = [
             ("chronik_storage_logs", "Logs the engine keeps", Some(usage.logs)),
@@ -259,7 +231,6 @@ impl Scrape {
     fn groups(&self, out: &mut Families<'_>) -> fmt::Result {
         let groups = &self.snapshot.groups;
         out.gauge("chronik_groups", "Consumer groups", groups.len() as i64)?;
-        out.counter("chronik_group_rebalances", "Rebalances completed", self.metrics.group_rebalances.get())?;
         out.counter(
             "chronik_group_offsets_expired",
             "Committed offsets that were dropped for their age",

@@ -20,6 +20,7 @@ use crate::kafka::listener::{self, Admission, Shared};
 use crate::metadata::{self, MetadataLog, ProducerIds};
 use crate::metrics::Metrics;
 use crate::metrics::exposition::{Exposition, Names};
+use crate::partitions::stall::StallWatch;
 use crate::partitions::{PartitionTable, upkeep};
 use chronik_core::ids::NodeId;
 use chronik_proto_kafka::ErrorCode;
@@ -46,6 +47,8 @@ pub enum ServeError {
     Register(String),
     #[error("the broker stops, because its metadata log failed: {0}")]
     MetadataFailed(String),
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
     #[error("the logs could not be closed in order")]
     Close(#[from] chronik_core::wal::EngineError),
 }
@@ -102,7 +105,8 @@ pub async fn run(
         .map_err(|why| ServeError::Register(why.to_string()))?;
 
     let metrics = Arc::new(Metrics::default());
-    let partitions = Arc::new(PartitionTable::new(engine));
+    let stalls = StallWatch::start(tokio::runtime::Handle::current()).map_err(ServeError::Thread)?;
+    let partitions = Arc::new(PartitionTable::new(engine, stalls));
     let follow = Arc::new(FollowMetadata {
         node,
         clock,

@@ -7,6 +7,7 @@
 //! **One drainer.** Effects come out of the driver in order under its lock, and are carried out after it is released;
 //! nothing here holds two locks at once except driver → watchers, in that order.
 
+use super::stall::StallWatch;
 use bytes::Bytes;
 use chronik_core::batch::CheckedBatch;
 use chronik_core::driver::{AppendError, Completion, Inboxes, Outward, PartitionDriver, Placed};
@@ -106,6 +107,7 @@ pub struct Partition {
     watchers: Mutex<Vec<Arc<Notify>>>,
     /// The partition is being deleted or handed over: polls must look again and find that out.
     closed: AtomicBool,
+    stalls: Arc<StallWatch>,
     /// Bytes appended since the last checkpoint.
     uncheckpointed_bytes: AtomicU64,
     /// When the last segment got its first record, by the broker's clock; zero if it has none yet.
@@ -120,6 +122,7 @@ impl Partition {
         log: Arc<dyn Wal>,
         leader: Leader<Waiter>,
         now: Timestamp,
+        stalls: Arc<StallWatch>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
         let completions = Arc::new(Completions {
@@ -142,6 +145,7 @@ impl Partition {
             completions,
             watchers: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
+            stalls,
             uncheckpointed_bytes: AtomicU64::new(0),
             segment_began_ms: AtomicU64::new(began),
         });
@@ -239,7 +243,7 @@ impl Partition {
     /// Writes what was ordered, in this thread, unless another is at it; then takes in what the log reported.
     pub fn write(self: &Arc<Self>) {
         WRITING.with(|writing| writing.set(true));
-        self.log.write_queued();
+        self.stalls.during(|| self.log.write_queued());
         WRITING.with(|writing| writing.set(false));
         self.drain();
     }

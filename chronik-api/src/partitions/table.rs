@@ -4,6 +4,7 @@
 //! metadata does not know is left alone: deleting needs a committed deletion, never a mere absence.
 
 use super::Partition;
+use super::stall::StallWatch;
 use chronik_core::batch;
 use chronik_core::ids::{LeaderEpoch, LogId, TopicId};
 use chronik_core::partition::checkpoint::META_KEY;
@@ -45,12 +46,13 @@ pub enum OpenError {
 /// See the module's head.
 pub struct PartitionTable {
     engine: Arc<dyn WalEngine>,
+    stalls: Arc<StallWatch>,
     led: RwLock<HashMap<LogId, Arc<Partition>>>,
 }
 
 impl PartitionTable {
-    pub fn new(engine: Arc<dyn WalEngine>) -> Self {
-        Self { engine, led: RwLock::new(HashMap::new()) }
+    pub fn new(engine: Arc<dyn WalEngine>, stalls: Arc<StallWatch>) -> Self {
+        Self { engine, stalls, led: RwLock::new(HashMap::new()) }
     }
 
     pub fn engine(&self) -> &Arc<dyn WalEngine> {
@@ -86,7 +88,7 @@ impl PartitionTable {
             while opening.len() < OPENING_MAX
                 && let Some(wanted) = waiting.pop()
             {
-                opening.spawn(open_partition(self.engine.clone(), wanted, now));
+                opening.spawn(open_partition(self.engine.clone(), self.stalls.clone(), wanted, now));
             }
             match opening.join_next().await {
                 None => return failures,
@@ -136,6 +138,7 @@ impl PartitionTable {
 
 async fn open_partition(
     engine: Arc<dyn WalEngine>,
+    stalls: Arc<StallWatch>,
     wanted: Assignment,
     now: Timestamp,
 ) -> Result<Arc<Partition>, OpenError> {
@@ -152,7 +155,7 @@ async fn open_partition(
         Err(RecoverError::NotBatches(what)) => return Err(OpenError::NotBatches { topic, index, what }),
     };
     let leader = Leader::new(recovered, leader_epoch, durability);
-    Ok(Partition::lead(id, topic, log, leader, now, tokio::runtime::Handle::current()))
+    Ok(Partition::lead(id, topic, log, leader, now, stalls, tokio::runtime::Handle::current()))
 }
 
 enum RecoverError {

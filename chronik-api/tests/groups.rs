@@ -242,10 +242,22 @@ async fn every_version_of_the_group_apis_is_answered() {
     broker.stop().await;
 }
 
-/// Keeps its offsets in files, is stopped in the middle, and reads them back: many more commits than are live, so that the
-/// log is cut down to snapshots on the way.
 #[tokio::test]
 async fn many_commits_are_read_back_from_little() {
+    // Beyond the number of records below which no snapshot is worth its writes.
+    commit_and_read_back(60_000).await;
+}
+
+/// Takes some minutes: `cargo test --release -p chronik --test groups -- --ignored`
+#[tokio::test]
+#[ignore = "some minutes; the same story with fewer commits runs always"]
+async fn five_million_commits_are_read_back_from_little() {
+    commit_and_read_back(5_000_000).await;
+}
+
+/// Keeps offsets in files, stops the broker, and reads them back: many more commits than are live, so that the log is cut
+/// down to snapshots on the way.
+async fn commit_and_read_back(commits: i32) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_owned();
     let on_disk = move |config: &mut chronik_api::config::Config| {
@@ -259,10 +271,8 @@ async fn many_commits_are_read_back_from_little() {
     let mut client = Client::to(&broker).await;
     let topic_id = client.create_topic("t", 1, &[]).await;
     find(&mut client, "g").await;
-    // Beyond the number of records below which no snapshot is worth its writes.
-    const COMMITS: i32 = 60_000;
     const PIPELINED: i32 = 500;
-    for from in (0..COMMITS).step_by(PIPELINED as usize) {
+    for from in (0..commits).step_by(PIPELINED as usize) {
         for number in from..from + PIPELINED {
             client.send(10, number, &commit("g", "", -1, topic_id, i64::from(number))).await;
         }
@@ -271,7 +281,7 @@ async fn many_commits_are_read_back_from_little() {
             assert_eq!((correlation_id, answer.topics[0].partitions[0].error_code), (number, 0));
         }
     }
-    let last = i64::from(COMMITS) - 1;
+    let last = i64::from(commits) - 1;
     assert_eq!(committed(&mut client, "g", topic_id).await.0, last);
     let mut start_offset = 0;
     for _ in 0..600 {

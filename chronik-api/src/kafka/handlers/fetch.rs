@@ -236,10 +236,14 @@ async fn read(call: &Call, target: &Target, room: usize, min_one: bool) -> Resul
 
 /// Ties a payment to the last slice of what it was made for.
 fn with_payment(records: Payload, paid: Option<Paid>) -> Payload {
-    struct Owner(Bytes, #[allow(dead_code)] Paid);
+    struct Owner {
+        bytes: Bytes,
+        /// Given back when the last slice is dropped, which is when it has been sent.
+        _paid: Paid,
+    }
     impl AsRef<[u8]> for Owner {
         fn as_ref(&self) -> &[u8] {
-            &self.0
+            &self.bytes
         }
     }
     let Some(mut paid) = paid else { return records };
@@ -247,7 +251,7 @@ fn with_payment(records: Payload, paid: Option<Paid>) -> Payload {
     let last = records.parts().len().saturating_sub(1);
     let mut paid = Some(paid);
     let tie = |(at, part)| match paid.take_if(|_| at == last) {
-        Some(paid) => Bytes::from_owner(Owner(part, paid)),
+        Some(paid) => Bytes::from_owner(Owner { bytes: part, _paid: paid }),
         None => part,
     };
     records.into_iter().enumerate().map(tie).collect()

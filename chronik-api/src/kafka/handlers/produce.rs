@@ -28,6 +28,7 @@ use chronik_core::wal::Refused;
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::produce::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -306,6 +307,9 @@ fn append_one(partition: &Arc<Partition>, batch: CheckedBatch, acks: Acks, now: 
         }
         other => other,
     };
+    if let Err(AppendError::Log(Refused::Full)) = &appended {
+        warn_of_full_disk(partition, now);
+    }
     let (placed, ack) = appended?;
     Ok(Stored {
         base_offset: placed.base_offset.0,
@@ -313,6 +317,21 @@ fn append_one(partition: &Arc<Partition>, batch: CheckedBatch, acks: Acks, now: 
         log_start: partition.position().log_start.0,
         ack,
     })
+}
+
+/// Tells the operator, but not for every refused batch: producers try again, and often.
+fn warn_of_full_disk(partition: &Partition, now: Timestamp) {
+    const EVERY_MS: i64 = 10_000;
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let last = LAST.load(Ordering::Relaxed);
+    let due = now.0.saturating_sub(last) >= EVERY_MS;
+    if due && LAST.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        tracing::error!(
+            topic = partition.topic(),
+            partition = partition.index(),
+            "the disk is full: records are refused until there is room; make some, shorten a topic's retention, or delete one"
+        );
+    }
 }
 
 /// acks=0 has no answer to carry an error: closing the connection is how the client learns of it.

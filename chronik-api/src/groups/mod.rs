@@ -14,6 +14,7 @@ use crate::metadata::{MetadataLog, random};
 use crate::metrics::{GroupSample, Metrics, PartitionLag};
 use crate::partitions::PartitionTable;
 use chronik_core::group::{Settings, coordinator_partition};
+use chronik_core::ids::TopicId;
 use chronik_core::metadata::controller::{self, NewTopic};
 use chronik_core::metadata::names::CONSUMER_OFFSETS;
 use chronik_core::metadata::{Image, Topic};
@@ -22,7 +23,7 @@ use shard::Shard;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// All coordinators of this broker.
 pub struct Groups {
@@ -31,8 +32,16 @@ pub struct Groups {
     clock: Clock,
     metadata: MetadataLog,
     partitions: Arc<PartitionTable>,
-    shards: RwLock<BTreeMap<i32, Arc<Shard>>>,
+    shards: RwLock<BTreeMap<i32, Served>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+/// A coordinator at work.
+struct Served {
+    /// The `__consumer_offsets` that its partition is one of: the topic may be deleted, and made again under its name.
+    topic: TopicId,
+    shard: Arc<Shard>,
+    task: AbortHandle,
 }
 
 impl Groups {
@@ -78,16 +87,19 @@ impl Groups {
 
     /// Makes a coordinator for every partition of `__consumer_offsets` that has none yet.
     async fn adopt(&self) {
+        let mut tasks = self.tasks.lock().await;
+        while tasks.try_join_next().is_some() {}
+        // Looked at under the lock, so that what a later look has found is not undone by an earlier one.
         let image = self.metadata.image();
         let Some(topic) = image.topic(CONSUMER_OFFSETS) else { return };
-        let mut tasks = self.tasks.lock().await;
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        dismiss(&mut shards, |served| served.topic != topic.id);
         for index in 0..partitions_of(topic) {
             let Some(partition) = self.partitions.get(topic.id, index) else { continue };
-            let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
             shards.entry(index).or_insert_with(|| {
                 let shard = Shard::new(partition, self.settings.clone(), self.clock);
-                tasks.spawn(shard.clone().run());
-                shard
+                let task = tasks.spawn(shard.clone().run());
+                Served { topic: topic.id, shard, task }
             });
         }
     }
@@ -95,22 +107,30 @@ impl Groups {
     /// The coordinator of a group, creating `__consumer_offsets` if there is none.
     pub async fn find_or_create(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {
         match self.find(group) {
-            Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) if self.metadata.image().topic(CONSUMER_OFFSETS).is_none() => {
-                let wanted = self.wanted.clone();
-                let created = self
-                    .metadata
-                    .propose_sure::<_, Infallible>(move |image| {
-                        controller::create_topics(image, &[wanted], random::topic_id)
-                    })
-                    .await;
-                if let Err(cause) = created {
-                    tracing::warn!(%cause, "the topic of the groups' offsets cannot be created now");
-                    return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+            Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) => {
+                if !self.exist() {
+                    self.create().await?;
                 }
+                // Somebody may also have made the topic by hand.
                 self.adopt().await;
                 self.find(group)
             }
             found => found,
+        }
+    }
+
+    async fn create(&self) -> Result<(), ErrorCode> {
+        let wanted = self.wanted.clone();
+        let created = self
+            .metadata
+            .propose_sure::<_, Infallible>(move |image| controller::create_topics(image, &[wanted], random::topic_id))
+            .await;
+        match created {
+            Ok(_) => Ok(()),
+            Err(cause) => {
+                tracing::warn!(%cause, "the topic of the groups' offsets cannot be created now");
+                Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+            }
         }
     }
 
@@ -125,15 +145,21 @@ impl Groups {
         let topic = image.topic(CONSUMER_OFFSETS).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
         let index = coordinator_partition(group, partitions_of(topic));
         let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        shards.get(&index).cloned().ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+        let served = shards.get(&index).filter(|served| served.topic == topic.id);
+        served.map(|served| served.shard.clone()).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
     }
 
     pub fn shards(&self) -> Vec<Arc<Shard>> {
-        self.shards.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.values().map(|served| served.shard.clone()).collect()
     }
 
-    /// Forgets what is committed for topics that are gone.
+    /// Forgets what is committed for a topic that is gone; and every group, if it is the topic that they are kept in.
     pub fn topic_deleted(&self, topic: &str) {
+        if topic == CONSUMER_OFFSETS {
+            let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+            return dismiss(&mut shards, |_| true);
+        }
         for shard in self.shards() {
             shard.with(|coordinator, _| coordinator.topic_deleted(topic));
         }
@@ -197,6 +223,17 @@ impl Groups {
             metrics.groups_expired_offsets.add(before.saturating_sub(after) as u64);
         }
     }
+}
+
+/// Ends coordinators. Who waits for one is told that it is not available, and looks for another.
+fn dismiss(shards: &mut BTreeMap<i32, Served>, whom: impl Fn(&Served) -> bool) {
+    shards.retain(|_, served| {
+        let goes = whom(served);
+        if goes {
+            served.task.abort();
+        }
+        !goes
+    });
 }
 
 fn partitions_of(topic: &Topic) -> i32 {

@@ -229,6 +229,27 @@ impl<K> Coordinator<K> {
         self.effects.push_back(Effect::Write { ticket, records });
     }
 
+    /// Offsets of a group that are on their way to be stored or forgotten. Whoever decides to forget must cover them too:
+    /// the log's order is the order of decisions, and they stand before this one.
+    pub(super) fn offsets_in_flight<'a>(&'a self, of: &'a str) -> impl Iterator<Item = &'a (String, i32)> {
+        self.in_flight
+            .values()
+            .flat_map(move |in_flight| match &in_flight.intent {
+                Intent::Offsets { group, changes, .. } if group == of => changes.as_slice(),
+                Intent::Offsets { .. } | Intent::Generation { .. } | Intent::Deletion { .. } => &[],
+            })
+            .map(|(partition, _)| partition)
+    }
+
+    /// Groups with offsets on their way.
+    pub(super) fn groups_in_flight<'a>(&'a self) -> BTreeSet<&'a str> {
+        let of = |in_flight: &'a InFlight<K>| match &in_flight.intent {
+            Intent::Offsets { group, .. } => Some(group.as_str()),
+            Intent::Generation { .. } | Intent::Deletion { .. } => None,
+        };
+        self.in_flight.values().filter_map(of).collect()
+    }
+
     /// The records of a ticket are committed.
     pub fn committed(&mut self, ticket: u64, now: Now) {
         let Some(InFlight { intent, .. }) = self.in_flight.remove(&ticket) else { return };

@@ -5,6 +5,7 @@ use super::membership::{check_member, touch};
 use super::records::{CommittedOffset, Key, RawRecord};
 use super::state::{Group, State};
 use crate::time::{Now, Timestamp};
+use std::collections::BTreeSet;
 
 /// An OffsetCommit.
 #[derive(Clone, Debug, Default)]
@@ -116,10 +117,11 @@ impl<K> Coordinator<K> {
         let in_use = |topic: &String| subscribed.as_ref().is_some_and(|topics| topics.contains(topic));
         let refused: Vec<_> =
             partitions.iter().map(|(topic, _)| in_use(topic).then_some(GroupError::SubscribedToTopic)).collect();
-        let there = partitions
-            .iter()
-            .zip(&refused)
-            .filter(|(partition, refused)| refused.is_none() && group.offsets.contains_key(partition));
+        let on_their_way: BTreeSet<_> = self.offsets_in_flight(group_id).collect();
+        let is_there =
+            |partition: &(String, i32)| group.offsets.contains_key(partition) || on_their_way.contains(partition);
+        let there =
+            partitions.iter().zip(&refused).filter(|(partition, refused)| refused.is_none() && is_there(partition));
         let changes: Vec<_> = there.map(|(partition, _)| (partition.clone(), None)).collect();
         if changes.is_empty() {
             self.reply(key, Reply::Stored(Ok(())));
@@ -149,7 +151,8 @@ impl<K> Coordinator<K> {
             topic: topic.clone(),
             partition: *partition,
         };
-        let mut records: Vec<RawRecord> = group.offsets.keys().map(|at| (offset(at).encode(), None)).collect();
+        let partitions: BTreeSet<_> = group.offsets.keys().chain(self.offsets_in_flight(group_id)).collect();
+        let mut records: Vec<RawRecord> = partitions.into_iter().map(|at| (offset(at).encode(), None)).collect();
         records.push((Key::Group { group: group_id.to_owned() }.encode(), None));
         self.write(records, Intent::Deletion { group: group_id.to_owned(), key });
     }
@@ -159,7 +162,12 @@ impl<K> Coordinator<K> {
         let horizon = Timestamp(now.0.saturating_sub(self.settings.offsets_retention_ms));
         let mut expired = Vec::new();
         let mut gone = Vec::new();
+        let committing = self.groups_in_flight();
         for (id, group) in &self.groups {
+            // What is being committed right now is not old, whatever lies there yet: next time.
+            if committing.contains(id.as_str()) {
+                continue;
+            }
             let old = expired_offsets(group, horizon);
             let idle = group.state == State::Empty && group.pending.is_empty();
             if idle && old.len() == group.offsets.len() && (group.stored.is_some() || !old.is_empty()) {
@@ -181,12 +189,19 @@ impl<K> Coordinator<K> {
 
     /// Forgets all groups' offsets of a topic that is gone.
     pub fn topic_deleted(&mut self, topic: &str) {
-        let of_topic = |group: &Group<K>| -> Vec<((String, i32), Option<CommittedOffset>)> {
+        let committing = self.groups_in_flight();
+        let mut forgotten = Vec::new();
+        for (id, group) in &self.groups {
             let range = (topic.to_owned(), i32::MIN)..=(topic.to_owned(), i32::MAX);
-            group.offsets.range(range).map(|(partition, _)| (partition.clone(), None)).collect()
-        };
-        let changes: Vec<_> = self.groups.iter().map(|(id, group)| (id.clone(), of_topic(group))).collect();
-        for (id, changes) in changes {
+            let stored = group.offsets.range(range).map(|(partition, _)| partition);
+            let busy = Some(id).filter(|id| committing.contains(id.as_str()));
+            let on_their_way = busy.into_iter().flat_map(|id| self.offsets_in_flight(id));
+            let on_their_way = on_their_way.filter(|(name, _)| name == topic);
+            let partitions: BTreeSet<_> = stored.chain(on_their_way).cloned().collect();
+            forgotten.push((id.clone(), partitions));
+        }
+        for (id, partitions) in forgotten {
+            let changes: Vec<_> = partitions.into_iter().map(|partition| (partition, None)).collect();
             if !changes.is_empty() {
                 self.write_offsets(id, changes, None);
             }

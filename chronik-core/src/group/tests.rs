@@ -387,6 +387,40 @@ fn offsets_of_consumed_topics_are_not_deleted_nor_groups_with_members() {
     assert_eq!(world.committed(), None);
 }
 
+/// Each way of forgetting, decided while a commit is on its way: a rebuilt coordinator must know no more than the one that
+/// decided.
+#[test]
+fn what_is_forgotten_behind_a_commit_on_its_way_stays_forgotten() {
+    type Forget = fn(&mut World);
+    let ways: [(&str, Forget); 3] = [
+        ("group", |world| world.coordinator.delete_group(GROUP, "forget")),
+        ("offsets", |world| {
+            let refused = world.coordinator.delete_offsets(GROUP, &[("t".to_owned(), 0)], "forget");
+            assert_eq!(refused.map_err(|(error, _)| error), Ok(vec![None]));
+        }),
+        ("topic", |world| world.coordinator.topic_deleted("t")),
+    ];
+    for (way, forget) in ways {
+        let mut world = World::new();
+        assert_eq!(world.commit("", -1, 5), Ok(()));
+        forget(&mut world);
+        world.commit_writes();
+        assert_eq!((world.committed(), world.rebuilt().committed()), (None, None), "{way}");
+    }
+}
+
+#[test]
+fn a_commit_on_its_way_keeps_an_old_offset_from_expiring() {
+    let mut world = World::new();
+    assert_eq!(world.commit("", -1, 5), Ok(()));
+    world.commit_writes();
+    world.now_ms += 2_000_000;
+    assert_eq!(world.commit("", -1, 6), Ok(()));
+    world.coordinator.expire_offsets(Timestamp(world.now_ms as i64));
+    world.commit_writes();
+    assert_eq!((world.committed(), world.rebuilt().committed()), (Some(6), Some(6)));
+}
+
 #[test]
 fn a_rebuilt_coordinator_goes_on_from_the_last_finished_generation() {
     let (mut world, generation) = World::stable_pair();

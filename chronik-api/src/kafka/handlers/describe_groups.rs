@@ -44,10 +44,10 @@ fn describe(call: &Call, group_id: Str) -> DescribedGroup {
 }
 
 fn described<K>(group: &Group<K>) -> DescribedGroup {
-    // Before a generation is agreed on there is no protocol to show metadata of.
+    // While members change there is no protocol that all of them were told, whose metadata could be shown.
     let protocol = match group.state {
-        State::Stable | State::CompletingRebalance => group.protocol.clone().unwrap_or_default(),
-        State::Empty | State::PreparingRebalance => String::new(),
+        State::Stable => group.protocol.clone().unwrap_or_default(),
+        State::Empty | State::PreparingRebalance | State::CompletingRebalance => String::new(),
     };
     let members = group.members.iter().map(|(id, member)| DescribedGroupMember {
         member_id: id.as_str().into(),

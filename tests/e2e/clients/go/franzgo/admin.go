@@ -63,7 +63,6 @@ func admin(o story.Options) {
 		led = led && p.Leader >= 0
 	}
 	emit("describe_topic", story.F{"partitions": len(described().Partitions), "led": led})
-	emit("describe_unknown_topic", story.F{"error": code(value(adm.ListTopics(ctx, topic+"-unknown"))[topic+"-unknown"].Err)})
 	grown, err := adm.UpdatePartitions(ctx, 5, topic)
 	emit("create_partitions", story.F{"error": first(err, grown.Error)})
 	emit("partitions_created", story.F{"has": story.Eventually(func() bool { return len(described().Partitions) == 5 })})

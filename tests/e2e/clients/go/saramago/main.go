@@ -25,6 +25,8 @@ func config() *sarama.Config {
 	c := sarama.NewConfig()
 	c.Version = sarama.MaxVersion
 	c.Producer.Return.Successes = true
+	// Its default is acks=1, after which a record may still be on its way to the disk and not be visible yet.
+	c.Producer.RequiredAcks = sarama.WaitForAll
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
 	c.Consumer.MaxWaitTime = 200 * time.Millisecond
 	return c
@@ -43,8 +45,7 @@ func read(m *sarama.ConsumerMessage) story.Read {
 func produce(o story.Options) {
 	c := config()
 	c.Producer.Compression = codecs[o["codec"]]
-	c.Producer.RequiredAcks = sarama.WaitForAll
-	c.Producer.Flush.Messages = 25
+	c.Producer.Flush.Frequency = 20 * time.Millisecond
 	if o["idempotent"] == "true" {
 		c.Producer.Idempotent = true
 		c.Net.MaxOpenRequests = 1

@@ -3,9 +3,11 @@
 //! - [`broker`]: the broker as a process of its own, on a free port and in a directory of its own, which a test may kill
 //!   and start again.
 //! - [`client`]: client programs in other languages (`clients/`), each driven by the same commands.
+//! - [`corpus`]: text enough to be a real job.
 //!
 //! The tests in `tests/` are marked `ignore`: they need the built broker and the prepared clients, and `tests/run` gives
 //! them both.
 
 pub mod broker;
 pub mod client;
+pub mod corpus;

@@ -116,7 +116,7 @@ impl Applied for FollowMetadata {
                     }
                     self.metrics.forget_topic(&topic.name);
                     if let Some(groups) = self.groups.get() {
-                        groups.topic_deleted(&topic.name);
+                        groups.topic_deleted(&topic.name, topic.id);
                     }
                 }
                 Change::TopicConfig(topic) => {

@@ -88,7 +88,7 @@ async fn cooperative_members_give_up_in_one_rebalance_what_others_get_in_the_nex
 }
 
 #[tokio::test]
-async fn who_cannot_be_a_member_is_told_why() {
+async fn who_comes_to_a_full_group_is_told_so_before_anything_else() {
     let mut world = World::new(|config| {
         at_once(config);
         config.groups.max_size = 1;
@@ -96,8 +96,19 @@ async fn who_cannot_be_a_member_is_told_why() {
     .await;
     let (_a, a_id, generation) = world.alone().await;
     let mut code = async |request: join_group::JoinGroupRequest| ErrorCode(world.client.ask(request).await.error_code);
+    for newcomer in [join(""), join("made-up"), join_as("i")] {
+        assert_eq!(code(newcomer).await, ErrorCode::GROUP_MAX_SIZE_REACHED);
+    }
+    assert_eq!(world.heartbeat(&a_id, generation, None).await, ErrorCode::NONE, "it never noticed");
+    world.broker.stop().await;
+}
+
+#[tokio::test]
+async fn who_cannot_be_a_member_is_told_why() {
+    let mut world = World::new(at_once).await;
+    let (_a, a_id, generation) = world.alone().await;
+    let mut code = async |request: join_group::JoinGroupRequest| ErrorCode(world.client.ask(request).await.error_code);
     assert_eq!(code(join("made-up")).await, ErrorCode::UNKNOWN_MEMBER_ID);
-    assert_eq!(code(join_as("i")).await, ErrorCode::GROUP_MAX_SIZE_REACHED);
     let short = join_group::JoinGroupRequest { session_timeout_ms: 5, ..join("") };
     assert_eq!(code(short).await, ErrorCode::INVALID_SESSION_TIMEOUT);
     let other = join_group::JoinGroupRequest { protocol_type: "connect".into(), ..join("") };
@@ -219,5 +230,36 @@ async fn before_a_generation_is_agreed_on_there_is_nothing_to_describe_of_its_me
     let member = &described.members[0];
     assert_eq!(*member.member_id, *id);
     assert!(member.member_metadata.is_empty() && member.member_assignment.is_empty());
+    world.broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_with_the_longest_name_is_still_known_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut world = World::new(on_disk(dir.path())).await;
+    // The longest that its field can hold; the member's id, which begins with it, has no more room.
+    let name = "é".repeat(i16::MAX as usize / 2);
+    let frame = chronik_proto_kafka::encode_request(&join(""), 3, 1, Some(&name)).concat();
+    let mut own = Client::to(&world.broker).await;
+    tokio::io::AsyncWriteExt::write_all(&mut own.0, &frame).await.expect("sent");
+    let (_, joined) = own.receive::<join_group::JoinGroupRequest>(3).await;
+    assert_eq!(joined.error_code, 0);
+    let id = joined.member_id.to_string();
+    assert_eq!(own.ask_in(4, sync(&id, joined.generation_id, &[(&id, "all")])).await.error_code, 0);
+    world.broker.stop().await;
+    world = World::again(on_disk(dir.path())).await;
+    assert_eq!(world.heartbeat(&id, joined.generation_id, None).await, ErrorCode::NONE);
+    world.broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_of_a_group_without_a_name_is_told_that_there_is_no_such_name() {
+    let mut world = World::new(at_once).await;
+    let heartbeat = heartbeat::HeartbeatRequest::default();
+    assert_eq!(world.client.ask(heartbeat).await.error_code, ErrorCode::INVALID_GROUP_ID.0);
+    let leave = leave_group::LeaveGroupRequest::default();
+    assert_eq!(world.client.ask(leave).await.error_code, ErrorCode::INVALID_GROUP_ID.0);
+    let sync = sync_group::SyncGroupRequest { group_id: "".into(), ..sync("x", 1, &[]) };
+    assert_eq!(world.client.ask(sync).await.error_code, ErrorCode::INVALID_GROUP_ID.0);
     world.broker.stop().await;
 }

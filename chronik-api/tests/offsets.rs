@@ -254,6 +254,22 @@ async fn commits_that_follow_each_other_closely_are_answered_in_order_and_the_la
 }
 
 #[tokio::test]
+async fn offsets_asked_for_right_behind_a_commit_are_the_committed_ones() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut world = World::new(on_disk(dir.path())).await;
+    let fetch = || offset_fetch::OffsetFetchRequest { group_id: GROUP.into(), topics: None, ..Default::default() };
+    for offset in 0..100 {
+        // As a consumer does that commits without waiting, and asks for what is committed.
+        world.client.send(NAMED_COMMIT, 1, &commit_of(GROUP, "", -1, offset)).await;
+        world.client.send(7, 2, &fetch()).await;
+        world.client.receive::<offset_commit::OffsetCommitRequest>(NAMED_COMMIT).await;
+        let (_, fetched) = world.client.receive::<offset_fetch::OffsetFetchRequest>(7).await;
+        assert_eq!(fetched.topics[0].partitions[0].committed_offset, offset);
+    }
+    world.broker.stop().await;
+}
+
+#[tokio::test]
 async fn the_topic_of_offsets_may_also_be_made_by_hand_and_made_again() {
     let broker = start(at_once).await;
     let mut client = Client::to(&broker).await;
@@ -290,6 +306,6 @@ async fn what_is_stored_can_be_read_by_any_consumer() {
     let record = chronik_core::batch::Records::new(&batch.records).next().expect("one").expect("a record");
     assert_eq!(record.key, Some(&b"\x00\x01\x00\x07readers\x00\x06orders\x00\x00\x00\x00"[..]), "as Kafka writes it");
     let value = record.value.expect("an offset");
-    assert_eq!(value[..18], *b"\x00\x03\0\0\0\0\0\0\0\x03\0\0\0\0\x00\x04ma");
+    assert_eq!(value[..19], *b"\x00\x04\0\0\0\0\0\0\0\x03\0\0\0\0\x05mark");
     world.broker.stop().await;
 }

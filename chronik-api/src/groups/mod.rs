@@ -1,7 +1,7 @@
 //! The host of the group coordinators: one [`shard::Shard`] per partition of `__consumer_offsets`.
 //!
 //! - [`shard`]: a coordinator behind its lock: appends what it decides, answers when that is committed, keeps its time.
-//! - [`loading`]: reading a shard's log back, and cutting it down to a snapshot when it has grown.
+//! - [`loading`]: reading a shard's log back.
 //!
 //! `__consumer_offsets` comes into being when the first group looks for its coordinator.
 
@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::metadata::{MetadataLog, random};
 use crate::metrics::{GroupSample, Metrics, PartitionLag};
 use crate::partitions::PartitionTable;
-use chronik_core::group::{Settings, coordinator_partition};
+use chronik_core::group::records::CommittedOffset;
+use chronik_core::group::{Settings, coordinator_partition, snapshot};
 use chronik_core::ids::TopicId;
 use chronik_core::metadata::controller::{self, NewTopic};
 use chronik_core::metadata::names::CONSUMER_OFFSETS;
@@ -65,6 +66,7 @@ impl Groups {
             offset_metadata_bytes_max: groups.offset_metadata_bytes.as_usize(),
             offsets_retention_ms: i64::try_from(groups.offsets_retention_minutes.duration().as_millis())
                 .unwrap_or(i64::MAX),
+            snapshot: snapshot::Settings::default(),
         };
         let configs = vec![
             ("cleanup.policy".to_owned(), Some("compact".to_owned())),
@@ -98,7 +100,7 @@ impl Groups {
             let Some(partition) = self.partitions.get(topic.id, index) else { continue };
             shards.entry(index).or_insert_with(|| {
                 let shard = Shard::new(partition, self.settings.clone(), self.clock);
-                let task = tasks.spawn(shard.clone().run());
+                let task = tasks.spawn(shard.clone().run(topics_that_are_gone(self.metadata.clone())));
                 Served { topic: topic.id, shard, task }
             });
         }
@@ -155,23 +157,21 @@ impl Groups {
     }
 
     /// Forgets what is committed for a topic that is gone; and every group, if it is the topic that they are kept in.
-    pub fn topic_deleted(&self, topic: &str) {
+    pub fn topic_deleted(&self, topic: &str, id: TopicId) {
         if topic == CONSUMER_OFFSETS {
             let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-            return dismiss(&mut shards, |_| true);
+            return dismiss(&mut shards, |served| served.topic == id);
         }
         for shard in self.shards() {
-            shard.with(|coordinator, _| coordinator.topic_deleted(topic));
+            // Those that are still loading look at the topics when they have.
+            shard.if_loaded(|coordinator, _| coordinator.topic_deleted(topic, id));
         }
     }
 
-    /// Forgets what nobody has used for long.
-    pub fn expire(&self) {
-        for shard in self.shards() {
-            if shard.is_loaded() {
-                shard.with(|coordinator, now| coordinator.expire_offsets(now.wall));
-            }
-        }
+    /// Forgets what nobody has used for long; how many offsets.
+    pub fn expire(&self) -> usize {
+        let expire = |shard: &Arc<Shard>| shard.if_loaded(|coordinator, now| coordinator.expire_offsets(now.wall));
+        self.shards().iter().filter_map(expire).sum()
     }
 
     /// Ends the coordinators' tasks.
@@ -183,28 +183,37 @@ impl Groups {
     pub fn samples(&self, image: &Image) -> Vec<GroupSample> {
         let mut samples = Vec::new();
         for shard in self.shards().iter().filter(|shard| shard.is_loaded()) {
+            let of_shard = samples.len();
+            // What a partition's end is, is asked for when the groups are let go again.
             shard.look(|coordinator| {
-                for (id, group) in coordinator.groups() {
-                    let lag = |((topic, partition), committed): (
-                        &(String, i32),
-                        &chronik_core::group::records::CommittedOffset,
-                    )| {
-                        let led = self.partitions.get(image.topic(topic)?.id, *partition)?;
-                        Some(PartitionLag {
-                            topic: topic.clone(),
-                            partition: *partition,
-                            committed: committed.offset,
-                            lag: (led.position().high_watermark.0 - committed.offset).max(0),
-                        })
-                    };
-                    samples.push(GroupSample {
+                samples.extend(coordinator.groups().map(|(id, group)| {
+                    GroupSample {
                         group: id.to_owned(),
                         state: group.state.name().to_owned(),
                         members: group.members.len(),
-                        partitions: group.offsets.iter().filter_map(lag).collect(),
-                    });
-                }
+                        partitions: group
+                            .offsets
+                            .iter()
+                            .map(|(topic, partition, committed)| PartitionLag {
+                                topic: topic.to_owned(),
+                                partition,
+                                committed: committed.offset,
+                                lag: 0,
+                            })
+                            .collect(),
+                    }
+                }));
             });
+            for sample in &mut samples[of_shard..] {
+                sample.partitions.retain_mut(|partition| {
+                    let led = image.topic(&partition.topic);
+                    let led = led.and_then(|topic| self.partitions.get(topic.id, partition.partition));
+                    led.inspect(|led| {
+                        partition.lag = (led.position().high_watermark.0 - partition.committed).max(0);
+                    })
+                    .is_some()
+                });
+            }
         }
         samples
     }
@@ -215,13 +224,23 @@ impl Groups {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             timer.tick().await;
-            let before: usize =
-                self.shards().iter().map(|shard| shard.look(|coordinator| coordinator.live_records())).sum();
-            self.expire();
-            let after: usize =
-                self.shards().iter().map(|shard| shard.look(|coordinator| coordinator.live_records())).sum();
-            metrics.groups_expired_offsets.add(before.saturating_sub(after) as u64);
+            metrics.groups_expired_offsets.add(self.expire() as u64);
         }
+    }
+}
+
+/// A judgement on offsets, by their topic's name.
+type IsGone = Box<dyn Fn(&str, &CommittedOffset) -> bool>;
+
+/// For groups that are being read back: whether an offset's topic has gone since it was committed, also if another has its
+/// name by now. The metadata must be as new as the groups' log, as they are where one node has both.
+fn topics_that_are_gone(metadata: MetadataLog) -> impl FnOnce() -> IsGone + Send {
+    move || {
+        let image = metadata.image();
+        Box::new(move |name, committed| match image.topic(name) {
+            Some(topic) => committed.topic != TopicId::NONE && committed.topic != topic.id,
+            None => true,
+        })
     }
 }
 

@@ -3,18 +3,22 @@
 //! What the machine decides is appended in the order of its effects, under the lock; the write follows outside it. One
 //! task per shard waits for the appends in that same order, and tells the machine when each is committed, which gives the
 //! answers. Several commits on their way share one sync.
+//!
+//! **Why a lock.** Most commands are heartbeats and commits, which take a microsecond; handing each to a task would cost
+//! the connection two wake-ups. Nothing is awaited under it, and it is taken before a partition's, never after.
 
 use super::loading;
 use crate::clock::Clock;
 use crate::partitions::Partition;
 use crate::partitions::partition::AckReceiver;
 use chronik_core::batch::{Builder, CheckedBatch, RecordOut};
-use chronik_core::group::records::RawRecord;
+use chronik_core::group::records::{CommittedOffset, RawRecord};
 use chronik_core::group::{Coordinator, Effect, Reply, Settings};
 use chronik_core::ids::Offset;
 use chronik_core::partition::leader::Acks;
 use chronik_core::time::{Now, Timestamp};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
@@ -22,13 +26,11 @@ use tokio::sync::{Notify, oneshot};
 /// What a waiting request is answered through.
 pub type Key = oneshot::Sender<Reply>;
 
-/// Bytes of one batch of a snapshot: well below what a topic's largest batch may have.
-const SNAPSHOT_BATCH_BYTES: usize = 256 * 1024;
-
 /// A coordinator and its partition.
 pub struct Shard {
     partition: Arc<Partition>,
     clock: Clock,
+    /// Changed under the lock of `state`.
     loaded: AtomicBool,
     state: Mutex<State>,
     /// There is something to wait for, or an earlier deadline.
@@ -38,17 +40,24 @@ pub struct Shard {
 struct State {
     coordinator: Coordinator<Key>,
     /// Appends on their way, in order.
-    awaiting: VecDeque<(Awaited, Option<AckReceiver>)>,
-    /// Records in the log that a snapshot would make superfluous, about.
-    records_in_log: usize,
-    snapshot_under_way: bool,
+    awaiting: VecDeque<Appended>,
+    /// What is to be dropped from the log.
+    trim: Option<Offset>,
 }
 
-#[derive(Clone, Copy)]
-enum Awaited {
-    Ticket(u64),
-    /// The end of a snapshot that begins at this offset.
-    Snapshot(Offset),
+/// An append on its way: whose it is, where it lies, and how its fate is learnt.
+struct Appended {
+    ticket: u64,
+    at: Offset,
+    ack: Option<AckReceiver>,
+}
+
+/// What a turn of the shard's task has waited for.
+enum Turn {
+    Stored(bool),
+    Trimmed(bool),
+    /// Something has changed, or time has passed.
+    Look,
 }
 
 impl Shard {
@@ -57,12 +66,7 @@ impl Shard {
             partition,
             clock,
             loaded: AtomicBool::new(false),
-            state: Mutex::new(State {
-                coordinator: Coordinator::new(settings),
-                awaiting: VecDeque::new(),
-                records_in_log: 0,
-                snapshot_under_way: false,
-            }),
+            state: Mutex::new(State { coordinator: Coordinator::new(settings), awaiting: VecDeque::new(), trim: None }),
             changed: Notify::new(),
         })
     }
@@ -108,108 +112,125 @@ impl Shard {
         answer
     }
 
-    /// Sends replies and appends records, in order; whether anything was appended.
+    /// As [`Shard::with`], unless the groups are not loaded yet.
+    pub fn if_loaded<R>(&self, command: impl FnOnce(&mut Coordinator<Key>, Now) -> R) -> Option<R> {
+        self.with(|coordinator, now| self.is_loaded().then(|| command(coordinator, now)))
+    }
+
+    /// Sends replies and appends records, in order; whether anything was appended or is to be dropped.
     fn carry_out(&self, state: &mut State, now: Now) -> bool {
-        let mut appended = false;
+        let mut active = false;
+        let mut refused = false;
         while let Some(effect) = state.coordinator.poll_effect() {
             match effect {
                 // Whoever asked may be gone.
                 Effect::Reply { key, reply } => drop(key.send(reply)),
-                Effect::Write { ticket, records } => match self.append(&records, now.wall) {
-                    Ok((_, ack)) => {
-                        state.records_in_log += records.len();
-                        state.awaiting.push_back((Awaited::Ticket(ticket), ack));
-                        appended = true;
+                Effect::Write { ticket, records } => match self.append(&records, now.wall, refused) {
+                    Some((at, ack)) => {
+                        state.awaiting.push_back(Appended { ticket, at, ack });
+                        active = true;
                     }
-                    Err(()) => {
-                        // Fate is reported in order: behind what is on its way already.
-                        let (failed, ack) = oneshot::channel();
-                        drop(failed);
-                        state.awaiting.push_back((Awaited::Ticket(ticket), Some(ack)));
-                        appended = true;
+                    None => {
+                        refused = true;
+                        state.coordinator.failed(ticket, now);
                     }
                 },
+                Effect::Trim { upto } => {
+                    state.trim = Some(upto);
+                    active = true;
+                }
             }
         }
-        appended
+        active
     }
 
-    fn append(&self, records: &[RawRecord], now: Timestamp) -> Result<(Offset, Option<AckReceiver>), ()> {
+    /// Orders records at the log's end, unless those before them were refused.
+    fn append(&self, records: &[RawRecord], now: Timestamp, refused: bool) -> Option<(Offset, Option<AckReceiver>)> {
+        if refused {
+            return None;
+        }
         let mut builder = Builder::new(now);
         for (key, value) in records {
             builder.push(&RecordOut { key: Some(key), value: value.as_deref(), ..RecordOut::default() });
         }
         match self.partition.append(CheckedBatch::trusted(builder.build()), Acks::All, now) {
-            Ok((placed, ack)) => Ok((placed.base_offset, ack)),
+            Ok((placed, ack)) => Some((placed.base_offset, ack)),
             Err(refused) => {
                 tracing::warn!(partition = self.partition.index(), %refused, "groups' records cannot be stored");
-                Err(())
+                None
             }
         }
     }
 
-    /// Loads the groups, then waits for commits and deadlines, for ever.
-    pub async fn run(self: Arc<Self>) {
-        match loading::load(&self.partition, |key, value| {
-            let mut state = self.lock();
-            state.records_in_log += 1;
-            state.coordinator.replay(key, value)
-        })
-        .await
-        {
-            Ok(()) => {
-                let now = self.clock.now();
-                self.lock().coordinator.loaded(now);
-                self.loaded.store(true, Ordering::Release);
-            }
-            Err(failure) => {
-                tracing::error!(
-                    partition = self.partition.index(),
-                    error = &failure as &dyn std::error::Error,
-                    "groups cannot be read back: they stay unavailable until the broker is restarted"
-                );
-                return;
-            }
+    /// Loads the groups, then waits for commits and deadlines, for ever. `is_gone` gives, when the groups are loaded, a
+    /// judgement on whether an offset's topic, by its name and the id that it was committed with, is there no more.
+    pub async fn run<G: Fn(&str, &CommittedOffset) -> bool>(self: Arc<Self>, is_gone: impl FnOnce() -> G) {
+        let loaded = loading::load(&self.partition, |key, value| self.lock().coordinator.replay(key, value)).await;
+        if let Err(failure) = loaded {
+            tracing::error!(
+                partition = self.partition.index(),
+                error = &failure as &dyn std::error::Error,
+                "groups cannot be read back: they stay unavailable until the broker is restarted"
+            );
+            return;
         }
+        self.with(|coordinator, now| {
+            coordinator.loaded(now, is_gone());
+            self.loaded.store(true, Ordering::Release);
+        });
+        let mut storing: Option<Appended> = None;
+        let mut trimming: Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> = None;
         loop {
-            let (next, deadline) = {
+            let deadline = {
                 let mut state = self.lock();
-                (state.awaiting.pop_front(), state.coordinator.deadline())
+                storing = storing.or_else(|| state.awaiting.pop_front());
+                if trimming.is_none() {
+                    trimming = state.trim.take().map(|upto| Box::pin(self.trim(upto)) as _);
+                }
+                state.coordinator.deadline()
             };
-            if let Some((awaited, ack)) = next {
-                let stored = match ack {
-                    Some(ack) => self.ticking_until(ack).await.is_ok(),
-                    None => true,
-                };
-                self.stored(awaited, stored).await;
-                continue;
-            }
-            let wait = async {
+            let stored = async {
+                match storing.as_mut().map(|appended| appended.ack.as_mut()) {
+                    Some(Some(ack)) => ack.await.is_ok(),
+                    Some(None) => true,
+                    None => std::future::pending().await,
+                }
+            };
+            let trimmed = async {
+                match &mut trimming {
+                    Some(trimming) => trimming.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let time = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(self.clock.instant(at)).await,
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let turn = tokio::select! {
                 biased;
-                () = self.changed.notified() => {}
-                () = wait => {}
+                stored = stored => Turn::Stored(stored),
+                trimmed = trimmed => Turn::Trimmed(trimmed),
+                () = self.changed.notified() => Turn::Look,
+                () = time => Turn::Look,
+            };
+            match turn {
+                Turn::Stored(stored) => {
+                    if let Some(Appended { ticket, at, .. }) = storing.take() {
+                        self.with(|coordinator, now| match stored {
+                            true => coordinator.committed(ticket, at, now),
+                            false => coordinator.failed(ticket, now),
+                        });
+                    }
+                }
+                Turn::Trimmed(dropped) => {
+                    trimming = None;
+                    self.with(|coordinator, _| coordinator.trimmed(dropped));
+                }
+                Turn::Look => {}
             }
             self.tick();
-        }
-    }
-
-    /// Waits for an append without letting deadlines pass by.
-    async fn ticking_until(&self, mut ack: AckReceiver) -> Result<(), oneshot::error::RecvError> {
-        loop {
-            let deadline = self.look(Coordinator::deadline);
-            match deadline {
-                None => return ack.await,
-                Some(at) => match tokio::time::timeout_at(self.clock.instant(at), &mut ack).await {
-                    Ok(stored) => return stored,
-                    Err(_) => self.tick(),
-                },
-            }
         }
     }
 
@@ -220,50 +241,18 @@ impl Shard {
         }
     }
 
-    async fn stored(&self, awaited: Awaited, stored: bool) {
-        match awaited {
-            Awaited::Ticket(ticket) if stored => self.with(|coordinator, now| coordinator.committed(ticket, now)),
-            Awaited::Ticket(ticket) => self.with(|coordinator, now| coordinator.failed(ticket, now)),
-            Awaited::Snapshot(start) => {
-                if stored && let Err(failure) = self.partition.trim(start).await {
-                    tracing::warn!(
-                        partition = self.partition.index(),
-                        error = &failure as &dyn std::error::Error,
-                        "what a snapshot of the groups made superfluous could not be dropped"
-                    );
-                }
-                self.lock().snapshot_under_way = false;
+    /// Drops the log below an offset; whether it could be.
+    async fn trim(&self, upto: Offset) -> bool {
+        match self.partition.trim(upto).await {
+            Ok(_) => true,
+            Err(failure) => {
+                tracing::warn!(
+                    partition = self.partition.index(),
+                    error = &failure as &dyn std::error::Error,
+                    "what a snapshot of the groups made superfluous could not be dropped"
+                );
+                false
             }
         }
-        self.snapshot_if_worthwhile();
-    }
-
-    /// Appends everything that is live again when most of the log is not, so that reading it back stays short.
-    fn snapshot_if_worthwhile(&self) {
-        let now = self.clock.now();
-        {
-            let mut state = self.lock();
-            if state.snapshot_under_way
-                || !loading::snapshot_is_worthwhile(state.records_in_log, state.coordinator.live_records())
-            {
-                return;
-            }
-            let live: Vec<RawRecord> =
-                state.coordinator.snapshot().into_iter().map(|(key, value)| (key, Some(value))).collect();
-            let mut start = None;
-            let mut last = None;
-            for records in loading::batches_of(&live, SNAPSHOT_BATCH_BYTES) {
-                // A snapshot that did not fit whole stands for nothing; what was appended of it does no harm.
-                let Ok((base, ack)) = self.append(records, now.wall) else { return };
-                start = start.or(Some(base));
-                last = ack;
-            }
-            let start = start.unwrap_or_else(|| self.partition.position().log_end);
-            state.records_in_log = live.len();
-            state.snapshot_under_way = true;
-            state.awaiting.push_back((Awaited::Snapshot(start), last));
-        }
-        self.changed.notify_one();
-        self.partition.write();
     }
 }

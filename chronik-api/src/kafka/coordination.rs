@@ -24,6 +24,9 @@ pub fn code(error: GroupError) -> ErrorCode {
         GroupError::NotFound => ErrorCode::GROUP_ID_NOT_FOUND,
         GroupError::SubscribedToTopic => ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC,
         GroupError::MetadataTooLarge => ErrorCode::OFFSET_METADATA_TOO_LARGE,
+        GroupError::CommitTooLarge => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+        // Not one that makes a client try the same again.
+        GroupError::GroupTooLarge => ErrorCode::UNKNOWN_SERVER_ERROR,
         GroupError::NotAvailable => ErrorCode::COORDINATOR_NOT_AVAILABLE,
     }
 }

@@ -13,13 +13,3 @@ pub fn identity() -> [u8; 16] {
 pub fn topic_id() -> TopicId {
     TopicId(identity())
 }
-
-/// A random UUID (version 4, RFC 9562) in its usual text, as member ids end in.
-pub fn uuid_text() -> String {
-    let mut bytes = identity();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = u128::from_be_bytes(bytes);
-    let digits = format!("{hex:032x}");
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
-}

@@ -1,15 +1,18 @@
 //! The machine of one `__consumer_offsets` partition: the groups whose coordinator it is.
 //!
 //! Commands change membership at once, and emit what must be stored as [`Effect::Write`]; the driver appends the records
-//! in the order of the effects and reports back in that order ([`Coordinator::committed`]). Only then do offsets count
-//! and replies that depend on them exist. Time-outs are a command too ([`Coordinator::tick`], due at
-//! [`Coordinator::deadline`]).
+//! in the order of the effects and reports back in that order ([`Coordinator::committed`]). Only then do offsets and
+//! generations count ([`super::journal`]), and replies that depend on them exist. Time-outs are a command too
+//! ([`Coordinator::tick`], due at [`Coordinator::deadline`]).
 //!
 //! **Cost.** Each group has one timer, armed for the earliest of its deadlines and looked at when it fires, so a
-//! heartbeat touches only its member.
+//! heartbeat touches only its member, and no command looks at other groups than its own.
 
-use super::records::{CommittedOffset, Key, NotARecord, RawRecord, StoredGroup};
-use super::state::Group;
+use super::journal::Journal;
+use super::records::{RawRecord, StoredGroup};
+use super::snapshot::{self, Snapshots};
+use super::state::{Group, State};
+use crate::ids::Offset;
 use crate::time::{Monotonic, Now};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +28,7 @@ pub struct Settings {
     pub groups_max: usize,
     pub offset_metadata_bytes_max: usize,
     pub offsets_retention_ms: i64,
+    pub snapshot: snapshot::Settings,
 }
 
 /// Why a group's request is refused. Each is one of Kafka's error codes.
@@ -56,6 +60,10 @@ pub enum GroupError {
     SubscribedToTopic,
     #[error("the offset's metadata is too large")]
     MetadataTooLarge,
+    #[error("the offsets are too many for one record batch")]
+    CommitTooLarge,
+    #[error("what the members say of themselves is too large for one record")]
+    GroupTooLarge,
     #[error("the coordinator cannot store records now")]
     NotAvailable,
 }
@@ -106,35 +114,17 @@ pub enum Effect<K> {
         key: K,
         reply: Reply,
     },
-    /// Append these, and report their fate by the ticket. Tickets rise, and are reported in order.
+    /// Append these as one batch, and report its fate by the ticket, in the order of the tickets, which rise. One that
+    /// cannot even be ordered has failed at once, and with it all that are polled after it until there are no more
+    /// effects: they may build upon it.
     Write {
         ticket: u64,
         records: Vec<RawRecord>,
     },
-}
-
-/// What follows when records are committed.
-#[derive(Debug)]
-pub(super) enum Intent<K> {
-    Offsets { group: String, changes: Vec<((String, i32), Option<CommittedOffset>)>, key: Option<K> },
-    Generation { group: String, generation: Box<Generation<K>> },
-    Deletion { group: String, key: Option<K> },
-}
-
-/// A finished generation on its way to the log.
-#[derive(Debug)]
-pub(super) struct Generation<K> {
-    pub stored: StoredGroup,
-    /// What its leader handed out; `None` where the record only notes who is there.
-    pub assignments: Option<BTreeMap<String, Bytes>>,
-    /// A join that is answered once the record is committed.
-    pub reply: Option<(K, Joined)>,
-}
-
-#[derive(Debug)]
-struct InFlight<K> {
-    intent: Intent<K>,
-    records: Vec<RawRecord>,
+    /// Drop the log's records below this offset, and report with [`Coordinator::trimmed`].
+    Trim {
+        upto: Offset,
+    },
 }
 
 /// See the module's head.
@@ -142,11 +132,11 @@ struct InFlight<K> {
 pub struct Coordinator<K> {
     pub(super) settings: Settings,
     pub(super) groups: BTreeMap<String, Box<Group<K>>>,
+    pub(super) journal: Journal<K>,
+    pub(super) snapshots: Snapshots,
+    pub(super) effects: VecDeque<Effect<K>>,
     timers: BTreeSet<(Monotonic, String)>,
     armed: BTreeMap<String, Monotonic>,
-    in_flight: BTreeMap<u64, InFlight<K>>,
-    next_ticket: u64,
-    effects: VecDeque<Effect<K>>,
 }
 
 impl<K> Coordinator<K> {
@@ -154,11 +144,11 @@ impl<K> Coordinator<K> {
         Self {
             settings,
             groups: BTreeMap::new(),
+            journal: Journal::default(),
+            snapshots: Snapshots::default(),
+            effects: VecDeque::new(),
             timers: BTreeSet::new(),
             armed: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
-            next_ticket: 0,
-            effects: VecDeque::new(),
         }
     }
 
@@ -168,6 +158,11 @@ impl<K> Coordinator<K> {
 
     pub fn groups(&self) -> impl Iterator<Item = (&str, &Group<K>)> {
         self.groups.iter().map(|(id, group)| (id.as_str(), &**group))
+    }
+
+    /// What is committed of a group, as it lies in the log.
+    pub fn stored(&self, id: &str) -> Option<&StoredGroup> {
+        self.groups.get(id)?.stored.as_ref()
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect<K>> {
@@ -189,21 +184,21 @@ impl<K> Coordinator<K> {
             self.armed.remove(&group);
             self.with_group(&group, |this, id, group| this.group_is_due(now, id, group));
             // Who was given a member id and never came back leaves nothing behind.
-            if self.groups.get(&group).is_some_and(|group| group.is_trace_of_nobody()) {
-                self.groups.remove(&group);
-            }
+            self.settle(&group);
         }
     }
 
     /// Looks at a group no later than `at`.
     pub(super) fn arm(&mut self, group: &str, at: Monotonic) {
-        match self.armed.get(group) {
-            Some(earlier) if *earlier <= at => return,
-            Some(later) => drop(self.timers.remove(&(*later, group.to_owned()))),
-            None => {}
+        match self.armed.get_mut(group) {
+            Some(armed) if *armed <= at => return,
+            Some(armed) => {
+                let later = std::mem::replace(armed, at);
+                self.timers.remove(&(later, group.to_owned()));
+            }
+            None => drop(self.armed.insert(group.to_owned(), at)),
         }
         self.timers.insert((at, group.to_owned()));
-        self.armed.insert(group.to_owned(), at);
     }
 
     /// Works on a group with the rest of the machine at hand.
@@ -218,157 +213,21 @@ impl<K> Coordinator<K> {
         Some(result)
     }
 
+    /// Drops a group of which nothing is left, here, in the log, or on its way there; and what one without members knew
+    /// of a generation that is no longer in the log.
+    pub(super) fn settle(&mut self, id: &str) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        if group.state != State::Empty || self.journal.is_busy(id) {
+            return;
+        }
+        if group.is_deserted() && group.is_unrecorded() {
+            self.groups.remove(id);
+        } else if group.stored.is_none() {
+            group.forget_generation();
+        }
+    }
+
     pub(super) fn reply(&mut self, key: K, reply: Reply) {
         self.effects.push_back(Effect::Reply { key, reply });
-    }
-
-    pub(super) fn write(&mut self, records: Vec<RawRecord>, intent: Intent<K>) {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.in_flight.insert(ticket, InFlight { intent, records: records.clone() });
-        self.effects.push_back(Effect::Write { ticket, records });
-    }
-
-    /// Offsets of a group that are on their way to be stored or forgotten. Whoever decides to forget must cover them too:
-    /// the log's order is the order of decisions, and they stand before this one.
-    pub(super) fn offsets_in_flight<'a>(&'a self, of: &'a str) -> impl Iterator<Item = &'a (String, i32)> {
-        self.in_flight
-            .values()
-            .flat_map(move |in_flight| match &in_flight.intent {
-                Intent::Offsets { group, changes, .. } if group == of => changes.as_slice(),
-                Intent::Offsets { .. } | Intent::Generation { .. } | Intent::Deletion { .. } => &[],
-            })
-            .map(|(partition, _)| partition)
-    }
-
-    /// Groups with offsets on their way.
-    pub(super) fn groups_in_flight<'a>(&'a self) -> BTreeSet<&'a str> {
-        let of = |in_flight: &'a InFlight<K>| match &in_flight.intent {
-            Intent::Offsets { group, .. } => Some(group.as_str()),
-            Intent::Generation { .. } | Intent::Deletion { .. } => None,
-        };
-        self.in_flight.values().filter_map(of).collect()
-    }
-
-    /// The records of a ticket are committed.
-    pub fn committed(&mut self, ticket: u64, now: Now) {
-        let Some(InFlight { intent, .. }) = self.in_flight.remove(&ticket) else { return };
-        match intent {
-            Intent::Offsets { group, changes, key } => {
-                let group = self.groups.entry(group).or_default();
-                for (partition, change) in changes {
-                    match change {
-                        Some(offset) => drop(group.offsets.insert(partition, offset)),
-                        None => drop(group.offsets.remove(&partition)),
-                    }
-                }
-                if let Some(key) = key {
-                    self.reply(key, Reply::Stored(Ok(())));
-                }
-            }
-            Intent::Generation { group, generation } => {
-                let Generation { stored, assignments, reply } = *generation;
-                self.with_group(&group, |this, id, group| this.generation_stored(now, id, group, stored, assignments));
-                if let Some((key, joined)) = reply {
-                    self.reply(key, Reply::Joined(joined));
-                }
-            }
-            Intent::Deletion { group, key } => {
-                // Somebody may have joined since; then only what was stored is gone.
-                let in_use = |group: &Group<K>| !group.members.is_empty() || !group.pending.is_empty();
-                if self.groups.get(&group).is_some_and(|group| in_use(group)) {
-                    self.with_group(&group, |_, _, group| {
-                        group.offsets.clear();
-                        group.stored = None;
-                    });
-                } else {
-                    self.groups.remove(&group);
-                }
-                if let Some(key) = key {
-                    self.reply(key, Reply::Stored(Ok(())));
-                }
-            }
-        }
-    }
-
-    /// The records of a ticket could not be stored.
-    pub fn failed(&mut self, ticket: u64, now: Now) {
-        let Some(InFlight { intent, .. }) = self.in_flight.remove(&ticket) else { return };
-        match intent {
-            Intent::Offsets { key, .. } | Intent::Deletion { key, .. } => {
-                if let Some(key) = key {
-                    self.reply(key, Reply::Stored(Err(GroupError::NotAvailable)));
-                }
-            }
-            Intent::Generation { group, generation } => {
-                if generation.assignments.is_some() {
-                    self.with_group(&group, |this, id, group| this.generation_not_stored(now, id, group));
-                }
-                if let Some((key, joined)) = generation.reply {
-                    let error = Some(GroupError::NotAvailable);
-                    self.reply(key, Reply::Joined(Joined { error, ..joined }));
-                }
-            }
-        }
-    }
-
-    /// Takes a record that was read back from the log. Call [`Coordinator::loaded`] when all have been.
-    pub fn replay(&mut self, key: Bytes, value: Option<Bytes>) -> Result<(), NotARecord> {
-        match (Key::decode(key)?, value) {
-            (Key::Offset { group, topic, partition }, Some(value)) => {
-                let offset = CommittedOffset::decode(value)?;
-                self.groups.entry(group).or_default().offsets.insert((topic, partition), offset);
-            }
-            (Key::Offset { group, topic, partition }, None) => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    group.offsets.remove(&(topic, partition));
-                }
-            }
-            (Key::Group { group }, Some(value)) => {
-                self.groups.entry(group).or_default().stored = Some(StoredGroup::decode(value)?);
-            }
-            (Key::Group { group }, None) => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    group.stored = None;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// All records have been replayed: the groups take up their last generation, and members their sessions.
-    pub fn loaded(&mut self, now: Now) {
-        self.groups.retain(|_, group| group.stored.is_some() || !group.offsets.is_empty());
-        let ids: Vec<String> = self.groups.keys().cloned().collect();
-        for id in ids {
-            self.with_group(&id, |this, id, group| {
-                group.restore(now.monotonic);
-                this.arm_for(id, group);
-            });
-        }
-    }
-
-    /// Everything that a rebuild needs, as records: what is committed, and over it what is on its way to the log. Appended
-    /// after everything that is on its way, they make all earlier records superfluous.
-    pub fn snapshot(&self) -> Vec<(Bytes, Bytes)> {
-        let mut live: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
-        for (id, group) in &self.groups {
-            if let Some(stored) = &group.stored {
-                live.insert(Key::Group { group: id.clone() }.encode(), Some(stored.encode()));
-            }
-            for ((topic, partition), offset) in &group.offsets {
-                let key = Key::Offset { group: id.clone(), topic: topic.clone(), partition: *partition };
-                live.insert(key.encode(), Some(offset.encode()));
-            }
-        }
-        for in_flight in self.in_flight.values() {
-            live.extend(in_flight.records.iter().cloned());
-        }
-        live.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
-    }
-
-    /// How many records a snapshot would have, about.
-    pub fn live_records(&self) -> usize {
-        self.groups.values().map(|group| group.offsets.len() + 1).sum()
     }
 }

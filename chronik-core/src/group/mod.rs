@@ -1,8 +1,10 @@
 //! What a coordinator of classic groups decides: membership, rebalances, committed offsets.
 //!
-//! - [`coordinator`]: the machine of one `__consumer_offsets` partition: commands in, effects out.
-//! - [`state`]: one group: its members and where its rebalance stands.
-//! - [`membership`], [`offsets`]: the coordinator's decisions about the two.
+//! - [`coordinator`]: the machine of one `__consumer_offsets` partition: commands in, effects out, time.
+//! - [`joining`], [`membership`], [`offsets`]: its commands.
+//! - [`journal`]: from a decision to the log, and what is committed back into the state; also when a log is read back.
+//! - [`snapshot`]: when and how a log is cut down to what is live.
+//! - [`state`], [`members`], [`committed`]: one group.
 //! - [`records`]: Kafka's own formats in `__consumer_offsets`, byte for byte.
 //! - [`subscription`]: the little that a coordinator must know of what consumers tell each other.
 //!
@@ -10,10 +12,15 @@
 //! and a reply that depends on them is held back until then. Who is joining right now is not: it lives in memory, as in
 //! Kafka, and a coordinator that is rebuilt starts from the last finished generation.
 
+pub mod committed;
 pub mod coordinator;
+pub mod joining;
+pub mod journal;
+pub mod members;
 pub mod membership;
 pub mod offsets;
 pub mod records;
+pub mod snapshot;
 pub mod state;
 pub mod subscription;
 

@@ -6,12 +6,17 @@
 //!   │ none is left             │      └── a member joins, leaves or dies ──── Stable ◀─────────┘ the leader's
 //!   └──────────────────────────┘                                                                 assignment is stored
 //! ```
+//!
+//! Kafka's fifth state, Dead, is that of a group which is not there.
 
-use super::records::{CommittedOffset, StoredGroup, StoredMember};
+use super::committed::Offsets;
+use super::members::{Member, Members, Protocol};
+use super::records::{StoredGroup, StoredMember};
 use super::subscription;
 use crate::time::{Monotonic, Timestamp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Where a group's rebalance stands. The names are Kafka's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,40 +39,15 @@ impl State {
     }
 }
 
-/// A way of assigning that a member supports, with what it tells the leader about itself.
+/// What the members of a group consume, as far as their metadata tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Protocol {
-    pub name: String,
-    pub metadata: Bytes,
-}
-
-/// A member. `K` is what its waiting requests are answered by.
-#[derive(Debug)]
-pub struct Member<K> {
-    pub instance_id: Option<String>,
-    pub client_id: String,
-    pub client_host: String,
-    pub rebalance_timeout_ms: i32,
-    pub session_timeout_ms: i32,
-    /// In its order of preference.
-    pub protocols: Vec<Protocol>,
-    pub assignment: Bytes,
-    /// It is dead if nothing is heard of it by then; not while it waits for an answer of ours.
-    pub session_ends: Monotonic,
-    pub awaiting_join: Option<K>,
-    pub awaiting_sync: Option<K>,
-    /// It has joined the generation that is being completed, and owes a SyncGroup.
-    pub owes_sync: bool,
-}
-
-impl<K> Member<K> {
-    pub fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols
-            .iter()
-            .find(|known| known.name == protocol)
-            .map(|known| known.metadata.clone())
-            .unwrap_or_default()
-    }
+pub enum Subscription {
+    /// They are consumers of these topics.
+    Topics(BTreeSet<String>),
+    /// They are consumers, and do not say it readably: any topic may be theirs.
+    Unknown,
+    /// They are no consumers.
+    NotConsumers,
 }
 
 /// A group and its committed offsets.
@@ -80,9 +60,7 @@ pub struct Group<K> {
     pub protocol_type: Option<String>,
     pub protocol: Option<String>,
     pub leader: Option<String>,
-    pub members: BTreeMap<String, Member<K>>,
-    /// Static members (KIP-345): instance id to member id.
-    pub instances: BTreeMap<String, String>,
+    pub members: Members<K>,
     /// Member ids that were given out and have not joined yet, and until when they may.
     pub pending: BTreeMap<String, Monotonic>,
     /// When the present phase of a rebalance ends at the latest.
@@ -91,9 +69,10 @@ pub struct Group<K> {
     pub initial_wait_ends: Option<Monotonic>,
     /// Somebody has joined since that wait began, or was last prolonged.
     pub joined_meanwhile: bool,
-    /// The assignment of this generation is on its way to the log.
-    pub storing: bool,
-    pub offsets: BTreeMap<(String, i32), CommittedOffset>,
+    /// The generation whose assignment is on its way to the log.
+    pub storing: Option<i32>,
+    /// Those that are committed.
+    pub offsets: Offsets,
     /// The last generation that was committed, as it lies in the log.
     pub stored: Option<StoredGroup>,
 }
@@ -107,14 +86,13 @@ impl<K> Default for Group<K> {
             protocol_type: None,
             protocol: None,
             leader: None,
-            members: BTreeMap::new(),
-            instances: BTreeMap::new(),
+            members: Members::default(),
             pending: BTreeMap::new(),
             phase_ends: None,
             initial_wait_ends: None,
             joined_meanwhile: false,
-            storing: false,
-            offsets: BTreeMap::new(),
+            storing: None,
+            offsets: Offsets::default(),
             stored: None,
         }
     }
@@ -126,15 +104,14 @@ impl<K> Group<K> {
         self.state_since = now;
     }
 
-    /// Nobody is in it, and nothing of it was ever stored or is about to be.
-    pub fn is_trace_of_nobody(&self) -> bool {
-        self.state == State::Empty
-            && self.generation == 0
-            && self.pending.is_empty()
-            && self.members.is_empty()
-            && self.offsets.is_empty()
-            && self.stored.is_none()
-            && self.protocol_type.is_none()
+    /// Nobody is in it or about to be.
+    pub fn is_deserted(&self) -> bool {
+        self.state == State::Empty && self.members.is_empty() && self.pending.is_empty()
+    }
+
+    /// Nothing of it is in the log.
+    pub fn is_unrecorded(&self) -> bool {
+        self.offsets.is_empty() && self.stored.is_none()
     }
 
     pub fn is_leader(&self, member: &str) -> bool {
@@ -143,11 +120,11 @@ impl<K> Group<K> {
 
     /// The longest that any member wants to be waited for.
     pub fn rebalance_timeout_ms(&self) -> i32 {
-        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
+        self.members.iter().map(|(_, member)| member.rebalance_timeout_ms).max().unwrap_or(0)
     }
 
     pub fn all_have_joined(&self) -> bool {
-        self.pending.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())
+        self.pending.is_empty() && self.members.all_are_joining()
     }
 
     /// Whether somebody who supports these protocols can be a member together with the present ones.
@@ -156,53 +133,30 @@ impl<K> Group<K> {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && self.candidates().iter().any(|name| protocols.iter().any(|protocol| protocol.name == *name))
+            && protocols.iter().any(|protocol| self.members.all_support(&protocol.name))
     }
 
-    /// Protocols that all members support.
-    fn candidates(&self) -> BTreeSet<&str> {
-        let mut members = self.members.values();
-        let Some(first) = members.next() else { return BTreeSet::new() };
-        let mut common: BTreeSet<&str> = first.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
-        for member in members {
-            common.retain(|name| member.protocols.iter().any(|protocol| protocol.name == *name));
-        }
-        common
-    }
-
-    /// The protocol of the next generation: each member votes for the first in its list that all support.
-    pub fn elect_protocol(&self) -> Option<String> {
-        let candidates = self.candidates();
-        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-        for member in self.members.values() {
-            let choice = member.protocols.iter().find(|protocol| candidates.contains(protocol.name.as_str()));
-            if let Some(choice) = choice {
-                *votes.entry(&choice.name).or_default() += 1;
-            }
-        }
-        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.to_owned())
-    }
-
-    /// Topics that the members consume; `None` where that cannot be known, because they are no consumers or the metadata
-    /// is not readable.
-    pub fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+    pub fn subscription(&self) -> Subscription {
         if self.protocol_type.as_deref() != Some(subscription::CONSUMER) {
-            return None;
+            return Subscription::NotConsumers;
         }
         let mut topics = BTreeSet::new();
-        for member in self.members.values() {
-            let protocol =
-                self.protocol.as_deref().or_else(|| member.protocols.first().map(|first| first.name.as_str()));
-            topics.extend(subscription::topics(&member.metadata(protocol?))?);
+        for (_, member) in self.members.iter() {
+            let first = || member.protocols().first().map(|first| first.name.as_str());
+            let metadata = self.protocol.as_deref().or_else(first).map(|protocol| member.metadata(protocol));
+            match metadata.and_then(|metadata| subscription::topics(&metadata)) {
+                Some(subscribed) => topics.extend(subscribed),
+                None => return Subscription::Unknown,
+            }
         }
-        Some(topics)
+        Subscription::Topics(topics)
     }
 
     /// This generation as a record, with these assignments in place of the present ones where given.
     pub fn to_stored(&self, assignments: Option<&BTreeMap<String, Bytes>>) -> StoredGroup {
         let protocol = self.protocol.as_deref().unwrap_or_default();
-        let member = |(id, member): (&String, &Member<K>)| StoredMember {
-            member_id: id.clone(),
+        let member = |(id, member): (&str, &Member<K>)| StoredMember {
+            member_id: id.to_owned(),
             instance_id: member.instance_id.clone(),
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
@@ -224,7 +178,7 @@ impl<K> Group<K> {
         }
     }
 
-    /// Takes a stored generation as the present one: when a coordinator is rebuilt. Sessions begin anew at `now`.
+    /// Takes the stored generation as the present one: when a coordinator is rebuilt. Sessions begin anew at `now`.
     pub fn restore(&mut self, now: Monotonic) {
         let Some(stored) = self.stored.clone() else { return };
         self.generation = stored.generation;
@@ -235,26 +189,22 @@ impl<K> Group<K> {
         self.state = if stored.members.is_empty() { State::Empty } else { State::Stable };
         let protocol = self.protocol.clone().unwrap_or_default();
         for member in stored.members {
-            if let Some(instance) = &member.instance_id {
-                self.instances.insert(instance.clone(), member.member_id.clone());
-            }
-            let session = std::time::Duration::from_millis(member.session_timeout_ms.max(0).unsigned_abs().into());
-            self.members.insert(
-                member.member_id,
-                Member {
-                    instance_id: member.instance_id,
-                    client_id: member.client_id,
-                    client_host: member.client_host,
-                    rebalance_timeout_ms: member.rebalance_timeout_ms,
-                    session_timeout_ms: member.session_timeout_ms,
-                    protocols: vec![Protocol { name: protocol.clone(), metadata: member.subscription }],
-                    assignment: member.assignment,
-                    session_ends: now + session,
-                    awaiting_join: None,
-                    awaiting_sync: None,
-                    owes_sync: false,
-                },
-            );
+            let session = Duration::from_millis(member.session_timeout_ms.max(0).unsigned_abs().into());
+            let protocols = vec![Protocol { name: protocol.clone(), metadata: member.subscription }];
+            let mut restored = Member::new(member.instance_id, protocols);
+            restored.client_id = member.client_id;
+            restored.client_host = member.client_host;
+            restored.rebalance_timeout_ms = member.rebalance_timeout_ms;
+            restored.session_timeout_ms = member.session_timeout_ms;
+            restored.assignment = member.assignment;
+            restored.session_ends = now + session;
+            self.members.insert(member.member_id, restored);
         }
+    }
+
+    /// Forgets what a group without members still knew of its last generation.
+    pub fn forget_generation(&mut self) {
+        let (offsets, pending) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.pending));
+        *self = Self { offsets, pending, ..Self::default() };
     }
 }

@@ -3,23 +3,30 @@
 use crate::kafka::context::Operation;
 use crate::kafka::coordination::{coordinator, stored};
 use crate::kafka::handler::{Call, Handler, Reply};
-use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::delete_groups::*;
+use chronik_proto_kafka::{ErrorCode, Str};
 
 pub use chronik_proto_kafka::api::delete_groups::DeleteGroupsRequest;
 
 impl Handler for DeleteGroupsRequest {
     fn handle(self, call: Call) -> Reply<DeleteGroupsResponse> {
-        Reply::exclusive(async move {
-            let mut results = Vec::with_capacity(self.groups_names.len());
-            for group_id in self.groups_names {
-                let code = match coordinator(&call, &group_id, Operation::Delete) {
-                    Ok(shard) => {
-                        stored(shard.ask(|coordinator, _, key| coordinator.delete_group(&group_id, key))).await
-                    }
-                    Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) if !call.broker.groups.exist() => {
-                        ErrorCode::GROUP_ID_NOT_FOUND
-                    }
+        // All are asked before any is waited for, so that they share a sync.
+        let delete = |group_id: Str| {
+            let answer = match coordinator(&call, &group_id, Operation::Delete) {
+                Ok(shard) => Ok(shard.ask(|coordinator, _, key| coordinator.delete_group(&group_id, key))),
+                Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) if !call.broker.groups.exist() => {
+                    Err(ErrorCode::GROUP_ID_NOT_FOUND)
+                }
+                Err(code) => Err(code),
+            };
+            (group_id, answer)
+        };
+        let asked: Vec<_> = self.groups_names.into_iter().map(delete).collect();
+        Reply::later(async move {
+            let mut results = Vec::with_capacity(asked.len());
+            for (group_id, answer) in asked {
+                let code = match answer {
+                    Ok(answer) => stored(answer).await,
                     Err(code) => code,
                 };
                 results.push(DeletableGroupResult { group_id, error_code: code.0 });

@@ -50,7 +50,7 @@ fn described<K>(group: &Group<K>) -> DescribedGroup {
         State::Empty | State::PreparingRebalance | State::CompletingRebalance => String::new(),
     };
     let members = group.members.iter().map(|(id, member)| DescribedGroupMember {
-        member_id: id.as_str().into(),
+        member_id: id.into(),
         group_instance_id: member.instance_id.as_deref().map(Into::into),
         client_id: member.client_id.as_str().into(),
         client_host: member.client_host.as_str().into(),

@@ -3,6 +3,7 @@
 use crate::kafka::context::Operation;
 use crate::kafka::coordination::{code_of, coordinator};
 use crate::kafka::handler::{Call, Handler, Reply};
+use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::heartbeat::*;
 
 pub use chronik_proto_kafka::api::heartbeat::HeartbeatRequest;
@@ -14,6 +15,8 @@ impl Handler for HeartbeatRequest {
                 let instance = self.group_instance_id.as_deref();
                 coordinator.heartbeat(now, &self.group_id, &self.member_id, instance, self.generation_id)
             })),
+            // Nothing is known of the member yet; telling it so would only make it look for another coordinator.
+            Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => ErrorCode::NONE,
             Err(code) => code,
         };
         Reply::Now(HeartbeatResponse { error_code: code.0, ..Default::default() })

@@ -5,8 +5,8 @@ use crate::kafka::coordination::{code, coordinator};
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::metadata::random;
 use chronik_core::group::Reply as GroupReply;
-use chronik_core::group::membership::Join;
-use chronik_core::group::state::Protocol;
+use chronik_core::group::joining::Join;
+use chronik_core::group::members::Protocol;
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::join_group::*;
 
@@ -66,7 +66,6 @@ impl Handler for JoinGroupRequest {
 fn join_of(request: JoinGroupRequest, call: &Call) -> Join {
     let client_id = call.context.client_id.as_deref().unwrap_or_default().to_owned();
     let instance_id = request.group_instance_id.map(|id| id.to_string());
-    let fresh = format!("{}-{}", instance_id.as_deref().unwrap_or(&client_id), random::uuid_text());
     let version = call.version();
     let rebalance_timeout_ms =
         if version >= REBALANCE_TIMEOUT_SINCE { request.rebalance_timeout_ms } else { request.session_timeout_ms };
@@ -74,7 +73,7 @@ fn join_of(request: JoinGroupRequest, call: &Call) -> Join {
     Join {
         group: request.group_id.to_string(),
         member_id: request.member_id.to_string(),
-        fresh_member_id: fresh,
+        fresh: u128::from_be_bytes(random::identity()),
         instance_id,
         client_id,
         client_host: format!("/{}", call.context.connection.peer.ip()),

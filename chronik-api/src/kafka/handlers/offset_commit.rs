@@ -5,13 +5,17 @@ use crate::kafka::coordination::{code, coordinator, stored};
 use crate::kafka::fetch_sessions::TopicRef;
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::resolve;
+use chronik_core::group::GroupError;
 use chronik_core::group::offsets::{Commit, OffsetToCommit};
+use chronik_core::metadata::{Image, Topic};
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::offset_commit::*;
 
 pub use chronik_proto_kafka::api::offset_commit::OffsetCommitRequest;
 
 const TOPIC_IDS_SINCE: i16 = 10;
+/// Before it, a member of a group that is not there is told that its generation is wrong.
+const NOT_FOUND_SINCE: i16 = 9;
 
 impl Handler for OffsetCommitRequest {
     fn handle(self, call: Call) -> Reply<OffsetCommitResponse> {
@@ -23,14 +27,17 @@ impl Handler for OffsetCommitRequest {
         let mut refused: Vec<Vec<ErrorCode>> = Vec::with_capacity(self.topics.len());
         let mut offsets = Vec::new();
         let mut places = Vec::new();
+        let image = call.broker.metadata.image();
         for (at, topic) in self.topics.iter().enumerate() {
+            let known = known(&call, &image, topic);
             let mut codes = Vec::with_capacity(topic.partitions.len());
             for (place, partition) in topic.partitions.iter().enumerate() {
-                match name_of(&call, topic, partition.partition_index) {
-                    Ok(name) => {
+                match known.and_then(|known| has(known, partition.partition_index)) {
+                    Ok(known) => {
                         places.push((at, place));
                         offsets.push(OffsetToCommit {
-                            topic: name,
+                            topic: known.name.to_string(),
+                            topic_id: known.id,
                             partition: partition.partition_index,
                             offset: partition.committed_offset,
                             leader_epoch: partition.committed_leader_epoch,
@@ -48,7 +55,14 @@ impl Handler for OffsetCommitRequest {
             member_id: self.member_id.to_string(),
             instance_id: self.group_instance_id.as_ref().map(|id| id.to_string()),
             generation: self.generation_id_or_member_epoch,
+            // −1 in every version that does not have it, and from those who leave it to the broker.
+            retention_ms: Some(self.retention_time_ms).filter(|ms| *ms >= 0),
             offsets,
+        };
+        let version = call.version();
+        let code = |error| match error {
+            GroupError::NotFound if version < NOT_FOUND_SINCE => ErrorCode::ILLEGAL_GENERATION,
+            other => code(other),
         };
         let mut outcome = Ok(Vec::new());
         let answer = shard.ask(|coordinator, now, key| {
@@ -77,22 +91,22 @@ impl Handler for OffsetCommitRequest {
     }
 }
 
-/// The topic's name, if it has that partition and the client may read it.
-fn name_of(call: &Call, topic: &OffsetCommitRequestTopic, partition: i32) -> Result<String, ErrorCode> {
-    let image = call.broker.metadata.image();
+/// The topic, if the client may read it.
+fn known<'a>(call: &Call, image: &'a Image, topic: &OffsetCommitRequestTopic) -> Result<&'a Topic, ErrorCode> {
     let wanted = if call.version() >= TOPIC_IDS_SINCE {
         TopicRef::Id(resolve::topic_id(topic.topic_id))
     } else {
         TopicRef::Name(topic.name.to_string())
     };
-    let topic = resolve::topic(&image, &wanted)?;
+    let topic = resolve::topic(image, &wanted)?;
     if !call.broker.authorizer.allows(&call.context, Operation::Read, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     }
-    match topic.partition(partition) {
-        Some(_) => Ok(topic.name.to_string()),
-        None => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-    }
+    Ok(topic)
+}
+
+fn has(topic: &Topic, partition: i32) -> Result<&Topic, ErrorCode> {
+    topic.partition(partition).map(|_| topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
 }
 
 fn respond(request: OffsetCommitRequest, code: impl Fn(usize, usize) -> ErrorCode) -> OffsetCommitResponse {

@@ -174,6 +174,60 @@ async fn what_tools_ask_about_groups_and_what_they_may_delete() {
 }
 
 #[tokio::test]
+async fn a_group_without_a_name_has_offsets_and_no_members() {
+    let mut world = World::new(at_once).await;
+    assert_eq!(find(&mut world.client, 0, &[""]).await[0].error_code, 0);
+    let committed = world.client.ask_in(NAMED_COMMIT, commit_of("", "", -1, 3)).await;
+    assert_eq!(committed.topics[0].partitions[0].error_code, 0);
+    assert_eq!(world.committed_in("", TOPIC).await, 3);
+
+    let nameless = join_group::JoinGroupRequest { group_id: "".into(), ..join("") };
+    assert_eq!(world.client.ask(nameless).await.error_code, ErrorCode::INVALID_GROUP_ID.0);
+    let nameless = sync_group::SyncGroupRequest { group_id: "".into(), ..sync("m", 1, &[]) };
+    assert_eq!(world.client.ask(nameless).await.error_code, ErrorCode::INVALID_GROUP_ID.0);
+    let nameless = heartbeat::HeartbeatRequest { member_id: "m".into(), ..Default::default() };
+    assert_eq!(world.client.ask(nameless).await.error_code, ErrorCode::INVALID_GROUP_ID.0);
+    let nameless = world.client.ask(leave_group::LeaveGroupRequest::default()).await;
+    assert_eq!((nameless.error_code, nameless.members.len()), (ErrorCode::INVALID_GROUP_ID.0, 0));
+    let nameless = world.client.ask(offset_delete::OffsetDeleteRequest::default()).await;
+    assert_eq!(nameless.error_code, ErrorCode::INVALID_GROUP_ID.0);
+
+    let request = delete_groups::DeleteGroupsRequest { groups_names: vec!["".into(), "".into()] };
+    let deleted = world.client.ask(request).await.results;
+    assert_eq!((deleted.len(), deleted[0].error_code), (1, 0), "named twice, deleted once");
+    assert_eq!(world.committed_in("", TOPIC).await, -1);
+    world.broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_apart() {
+    let mut world = World::new(at_once).await;
+    for (version, code) in [(8, ErrorCode::ILLEGAL_GENERATION), (9, ErrorCode::GROUP_ID_NOT_FOUND)] {
+        let refused = world.client.ask_in(version, commit_of("unheard-of", "m", 1, 3)).await;
+        assert_eq!(refused.topics[0].partitions[0].error_code, code.0, "version {version}");
+    }
+    assert_eq!(world.commit("", -1, 3).await, ErrorCode::NONE);
+    let partition = |partition_index| offset_delete::OffsetDeleteRequestPartition { partition_index };
+    let request = offset_delete::OffsetDeleteRequest {
+        group_id: GROUP.into(),
+        topics: vec![
+            offset_delete::OffsetDeleteRequestTopic { name: "nowhere".into(), partitions: vec![partition(0)] },
+            offset_delete::OffsetDeleteRequestTopic {
+                name: TOPIC.into(),
+                partitions: vec![partition(9), partition(0)],
+            },
+        ],
+    };
+    let deleted = world.client.ask(request).await;
+    let codes: Vec<Vec<i16>> =
+        deleted.topics.iter().map(|topic| topic.partitions.iter().map(|at| at.error_code).collect()).collect();
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0;
+    assert_eq!((deleted.error_code, codes), (0, vec![vec![unknown], vec![unknown, 0]]));
+    assert_eq!(world.committed().await, -1);
+    world.broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_topics_offsets_go_with_it() {
     let mut world = World::new(at_once).await;
     assert_eq!(world.commit("", -1, 3).await, ErrorCode::NONE);

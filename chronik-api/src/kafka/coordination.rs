@@ -45,6 +45,12 @@ pub fn coordinator(call: &Call, group: &str, operation: Operation) -> Result<Arc
     if shard.is_loaded() { Ok(shard) } else { Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) }
 }
 
+/// As [`coordinator`], for what concerns members: a group without a name has offsets (KIP-289 keeps those of old consumers
+/// readable) and can be looked at and deleted, but nobody can be a member of it.
+pub fn coordinator_of_members(call: &Call, group: &str, operation: Operation) -> Result<Arc<Shard>, ErrorCode> {
+    if group.is_empty() { Err(ErrorCode::INVALID_GROUP_ID) } else { coordinator(call, group, operation) }
+}
+
 /// Waits for what was to be stored. An answer that never comes is a coordinator that has stopped.
 pub async fn stored(answer: oneshot::Receiver<Reply>) -> ErrorCode {
     match answer.await {

@@ -5,6 +5,7 @@ use crate::kafka::coordination::{coordinator, stored};
 use crate::kafka::handler::{Call, Handler, Reply};
 use chronik_proto_kafka::api::delete_groups::*;
 use chronik_proto_kafka::{ErrorCode, Str};
+use std::collections::BTreeSet;
 
 pub use chronik_proto_kafka::api::delete_groups::DeleteGroupsRequest;
 
@@ -21,7 +22,10 @@ impl Handler for DeleteGroupsRequest {
             };
             (group_id, answer)
         };
-        let asked: Vec<_> = self.groups_names.into_iter().map(delete).collect();
+        // A group that is named twice is deleted, and answered, once.
+        let mut named = BTreeSet::new();
+        let once = self.groups_names.into_iter().filter(|group| named.insert(group.clone()));
+        let asked: Vec<_> = once.map(delete).collect();
         Reply::later(async move {
             let mut results = Vec::with_capacity(asked.len());
             for (group_id, answer) in asked {

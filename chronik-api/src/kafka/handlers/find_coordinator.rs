@@ -42,7 +42,6 @@ async fn find(call: &Call, key_type: i8, key: &Str) -> Coordinator {
         ..Default::default()
     };
     match key_type {
-        GROUP if key.is_empty() => refused(ErrorCode::INVALID_GROUP_ID, "a group id may not be empty"),
         GROUP => {
             if !call.broker.authorizer.allows(&call.context, Operation::Describe, Resource::Group(key)) {
                 return refused(ErrorCode::GROUP_AUTHORIZATION_FAILED, "not allowed to describe the group");

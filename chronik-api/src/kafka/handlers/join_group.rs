@@ -1,7 +1,7 @@
 //! JoinGroup (11): becomes a member of a classic group, or joins its next generation. Answered when the rebalance is over.
 
 use crate::kafka::context::Operation;
-use crate::kafka::coordination::{code, coordinator};
+use crate::kafka::coordination::{code, coordinator_of_members};
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::metadata::random;
 use chronik_core::group::Reply as GroupReply;
@@ -28,7 +28,7 @@ impl Handler for JoinGroupRequest {
             protocol_name: (version < NULL_PROTOCOL_SINCE).then(Default::default),
             ..Default::default()
         };
-        let shard = match coordinator(&call, &self.group_id, Operation::Read) {
+        let shard = match coordinator_of_members(&call, &self.group_id, Operation::Read) {
             Ok(shard) => shard,
             Err(code) => return Reply::Now(refused(code, self.member_id)),
         };

@@ -1,10 +1,9 @@
 //! LeaveGroup (13): members leave a classic group; from version 3 several at once (KIP-345).
 
 use crate::kafka::context::Operation;
-use crate::kafka::coordination::{code_of, coordinator};
+use crate::kafka::coordination::{code_of, coordinator_of_members};
 use crate::kafka::handler::{Call, Handler, Reply};
 use chronik_core::group::membership::Leaver;
-use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::leave_group::*;
 
 pub use chronik_proto_kafka::api::leave_group::LeaveGroupRequest;
@@ -13,11 +12,7 @@ const SEVERAL_SINCE: i16 = 3;
 
 impl Handler for LeaveGroupRequest {
     fn handle(self, call: Call) -> Reply<LeaveGroupResponse> {
-        if self.group_id.is_empty() {
-            let error_code = ErrorCode::INVALID_GROUP_ID.0;
-            return Reply::Now(LeaveGroupResponse { error_code, ..Default::default() });
-        }
-        let shard = match coordinator(&call, &self.group_id, Operation::Read) {
+        let shard = match coordinator_of_members(&call, &self.group_id, Operation::Read) {
             Ok(shard) => shard,
             Err(code) => return Reply::Now(LeaveGroupResponse { error_code: code.0, ..Default::default() }),
         };

@@ -1,7 +1,7 @@
 //! SyncGroup (14): the leader hands in the assignments of a generation, everyone gets their own. Answered when stored.
 
 use crate::kafka::context::Operation;
-use crate::kafka::coordination::{code, coordinator};
+use crate::kafka::coordination::{code, coordinator_of_members};
 use crate::kafka::handler::{Call, Handler, Reply};
 use bytes::Bytes;
 use chronik_core::group::Reply as GroupReply;
@@ -20,7 +20,7 @@ impl Handler for SyncGroupRequest {
         if call.version() >= PROTOCOL_SINCE && (self.protocol_type.is_none() || self.protocol_name.is_none()) {
             return Reply::Now(refused(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
         }
-        let shard = match coordinator(&call, &self.group_id, Operation::Read) {
+        let shard = match coordinator_of_members(&call, &self.group_id, Operation::Read) {
             Ok(shard) => shard,
             Err(code) => return Reply::Now(refused(code)),
         };

@@ -76,8 +76,9 @@ impl Local {
         &self.kafka
     }
 
-    pub fn data_dir(&self) -> &Path {
-        self.data.path()
+    /// Bytes that its data takes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        disk_bytes(self.data.path())
     }
 
     pub fn usage(&self) -> Result<Usage, BrokerError> {
@@ -115,6 +116,18 @@ impl Drop for Local {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn disk_bytes(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(data) if data.is_dir() => disk_bytes(&entry.path()),
+            Ok(data) => data.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 type Spawned = (Child, String, String, Duration);

@@ -5,7 +5,9 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Message};
 use std::future::Future;
 use std::pin::pin;
@@ -48,28 +50,33 @@ pub struct Producing {
     pub linger_ms: &'static str,
 }
 
-/// Where to produce to: a broker, or librdkafka's own mock of one, inside this process.
-#[derive(Clone, Copy, Debug)]
-pub enum To<'a> {
-    Broker(&'a str),
-    Mock,
+/// librdkafka's own mock of a broker, in this process: as fast as the client can ever be.
+pub struct Mock(MockCluster<'static, DefaultProducerContext>);
+
+impl Mock {
+    pub fn with_topic(name: &str, partitions: i32) -> Result<Self, KafkaError> {
+        let mock = MockCluster::new(1)?;
+        mock.create_topic(name, partitions, 1)?;
+        Ok(Self(mock))
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.0.bootstrap_servers()
+    }
 }
 
-fn config(to: To<'_>) -> ClientConfig {
+fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    match to {
-        To::Broker(bootstrap) => config.set("bootstrap.servers", bootstrap),
-        To::Mock => config.set("test.mock.num.brokers", "1"),
-    };
+    config.set("bootstrap.servers", bootstrap);
     config
 }
 
 pub fn producer<F: Fn(usize) + Send + Sync + 'static>(
-    to: To<'_>,
+    bootstrap: &str,
     producing: Producing,
     heard: F,
 ) -> Result<BaseProducer<Deliveries<F>>, KafkaError> {
-    config(to)
+    config(bootstrap)
         .set("acks", producing.acks)
         .set("linger.ms", producing.linger_ms)
         .set("queue.buffering.max.messages", "2000000")
@@ -79,7 +86,7 @@ pub fn producer<F: Fn(usize) + Send + Sync + 'static>(
 }
 
 pub fn consumer(bootstrap: &str) -> Result<rdkafka::consumer::BaseConsumer, KafkaError> {
-    config(To::Broker(bootstrap))
+    config(bootstrap)
         .set("group.id", "chronik-bench")
         .set("enable.auto.commit", "false")
         .set("fetch.wait.max.ms", "100")
@@ -89,15 +96,25 @@ pub fn consumer(bootstrap: &str) -> Result<rdkafka::consumer::BaseConsumer, Kafk
 
 /// Creates a topic, or does nothing if it is there.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32) -> Result<(), KafkaError> {
-    let admin: AdminClient<DefaultClientContext> = config(To::Broker(bootstrap)).create()?;
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     let results = wait(admin.create_topics(&[topic], &options))?;
     for result in results {
         match result {
-            Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => return Err(KafkaError::AdminOp(code)),
         }
+    }
+    Ok(())
+}
+
+/// Deletes a topic.
+pub fn delete_topic(bootstrap: &str, name: &str) -> Result<(), KafkaError> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in wait(admin.delete_topics(&[name], &options))? {
+        result.map_err(|(_, code)| KafkaError::AdminOp(code))?;
     }
     Ok(())
 }

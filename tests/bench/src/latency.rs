@@ -4,7 +4,7 @@
 //! An open loop: records leave at their times whether or not earlier ones have been answered, so that a stall shows in
 //! all that it delays (no coordinated omission).
 
-use crate::client::{Producing, To, consumer, create_topic, producer};
+use crate::client::{Mock, Producing, consumer, create_topic, producer};
 use crate::report::{Report, Row};
 use crate::{BenchError, Common, Target};
 use hdrhistogram::Histogram;
@@ -37,13 +37,13 @@ fn record(histogram: &Shared, since: Duration) {
 }
 
 /// Sends `count` records at `rate` a second; gives latencies to the acknowledgement.
-fn acknowledged(to: To<'_>, acks: &'static str, rate: u64, count: usize) -> Result<Shared, BenchError> {
+fn acknowledged(bootstrap: &str, acks: &'static str, rate: u64, count: usize) -> Result<Shared, BenchError> {
     let latencies = histogram();
     let heard = latencies.clone();
     let began = Instant::now() + Duration::from_millis(200);
     let interval = Duration::from_secs(1).div_f64(rate as f64);
     let due = move |number: usize| began + interval * u32::try_from(number).unwrap_or(u32::MAX);
-    let producer = producer(to, Producing { acks, linger_ms: "0" }, move |number| {
+    let producer = producer(bootstrap, Producing { acks, linger_ms: "0" }, move |number| {
         if number >= WARM_UP {
             record(&heard, due(number).elapsed());
         }
@@ -85,7 +85,7 @@ fn end_to_end(bootstrap: &str, acks: &'static str, rate: u64, count: usize) -> R
     let total = count + WARM_UP;
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || -> Result<(), BenchError> {
-            let producer = producer(To::Broker(bootstrap), Producing { acks, linger_ms: "0" }, |_| {})?;
+            let producer = producer(bootstrap, Producing { acks, linger_ms: "0" }, |_| {})?;
             let mut payload = vec![b'x'; SIZE];
             for number in 0..total as u64 {
                 std::thread::sleep(due(number).saturating_duration_since(Instant::now()));
@@ -125,6 +125,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
     let target = Target::from(common)?;
     let bootstrap = target.bootstrap().to_owned();
     create_topic(&bootstrap, TOPIC, 1)?;
+    let mock = Mock::with_topic(TOPIC, 1)?;
     let count = if common.quick { 2_000 } else { 10_000 };
     let mut report = Report::new(
         "latency: single records, open loop, in milliseconds",
@@ -137,9 +138,9 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
     );
     type Measure<'a> = (&'static str, Box<dyn Fn() -> Result<Shared, BenchError> + 'a>);
     let measures: Vec<Measure<'_>> = vec![
-        ("acknowledged by the client's mock", Box::new(|| acknowledged(To::Mock, "1", common.rate, count))),
-        ("acknowledged, acks=1", Box::new(|| acknowledged(To::Broker(&bootstrap), "1", common.rate, count))),
-        ("acknowledged, acks=all", Box::new(|| acknowledged(To::Broker(&bootstrap), "all", common.rate, count))),
+        ("acknowledged by the client's mock", Box::new(|| acknowledged(&mock.bootstrap(), "1", common.rate, count))),
+        ("acknowledged, acks=1", Box::new(|| acknowledged(&bootstrap, "1", common.rate, count))),
+        ("acknowledged, acks=all", Box::new(|| acknowledged(&bootstrap, "all", common.rate, count))),
         ("consumed, acks=1", Box::new(|| end_to_end(&bootstrap, "1", common.rate, count))),
         ("consumed, acks=all", Box::new(|| end_to_end(&bootstrap, "all", common.rate, count))),
     ];

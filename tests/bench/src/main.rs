@@ -9,9 +9,11 @@ mod broker;
 mod client;
 mod consume;
 mod latency;
+mod memory;
 mod produce;
 mod report;
 mod start;
+mod topic;
 
 use broker::{BrokerError, Local};
 use clap::{Args, Parser, Subcommand};
@@ -29,7 +31,7 @@ struct Cli {
 enum Command {
     /// Throughput of batched producing, with acks=1 and acks=all.
     Produce(Common),
-    /// Throughput of consuming from the page cache.
+    /// Throughput of consuming, from the tail and from the page cache.
     Consume(Common),
     /// Latency of single records at a fixed rate: to the acknowledgement, and to a consumer.
     Latency(Common),
@@ -58,11 +60,17 @@ struct Common {
     #[arg(long, default_value_t = 1_000_000_000)]
     bytes: u64,
     /// Partitions of the topic.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
     /// Payload bytes of a record; several may be given.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1024])]
     size: Vec<usize>,
+    /// What the producer waits for; several may be given.
+    #[arg(long, value_delimiter = ',', default_values_t = [Acks::One, Acks::All])]
+    acks: Vec<Acks>,
+    /// One long turn of each variant instead of rounds, for produce.
+    #[arg(long)]
+    sustained: bool,
     /// Records a second, for latency.
     #[arg(long, default_value_t = 1000)]
     rate: u64,
@@ -72,6 +80,29 @@ struct Common {
     /// The results as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What a producer waits for: the leader's page cache, or what the topic calls durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Acks {
+    #[value(name = "1")]
+    One,
+    All,
+}
+
+impl Acks {
+    fn as_str(self) -> &'static str {
+        match self {
+            Acks::One => "1",
+            Acks::All => "all",
+        }
+    }
+}
+
+impl std::fmt::Display for Acks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl Common {

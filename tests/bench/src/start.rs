@@ -4,22 +4,8 @@ use crate::broker::Local;
 use crate::client::create_topic;
 use crate::report::{Report, Row};
 use crate::{BenchError, Common};
-use std::path::Path;
 
 const PARTITIONS: i32 = 1000;
-
-/// Bytes that a directory's files take on the disk.
-fn disk_bytes(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(data) if data.is_dir() => disk_bytes(&entry.path()),
-            Ok(data) => data.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
-}
 
 fn row(variant: &str, local: &Local) -> Result<Row, BenchError> {
     let usage = local.usage()?;
@@ -29,7 +15,7 @@ fn row(variant: &str, local: &Local) -> Result<Row, BenchError> {
             ("ms to ready", Some(local.ready_after.as_secs_f64() * 1000.0)),
             ("MB memory", Some(usage.resident_bytes as f64 / 1e6)),
             ("open files", Some(usage.open_files as f64)),
-            ("MB on disk", Some(disk_bytes(local.data_dir()) as f64 / 1e6)),
+            ("MB on disk", Some(local.disk_bytes() as f64 / 1e6)),
         ],
     })
 }

@@ -20,10 +20,6 @@ use crate::wal::Run;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// One sync that runs, and one that waits for it: so the log begins the next as soon as it ends, without a round trip
-/// through us, and carries everything that was written meanwhile.
-const SYNCS_UNDER_WAY_MAX: u8 = 2;
-
 /// What an acknowledgement by all in-sync replicas promises: a property of the topic, the same on every node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -99,9 +95,7 @@ pub struct Leader<K> {
     written_end: Offset,
     durable_end: Offset,
     high_watermark: Offset,
-    /// Syncs asked for and not yet ended, and the end that the last of them reaches.
-    syncs_under_way: u8,
-    sync_asked_upto: Offset,
+    sync_under_way: bool,
     failed: bool,
     producers: Producers,
     epochs: Epochs,
@@ -124,8 +118,7 @@ impl<K> Leader<K> {
             written_end: log.written_end,
             durable_end: log.durable_end,
             high_watermark: log.start,
-            syncs_under_way: 0,
-            sync_asked_upto: log.durable_end,
+            sync_under_way: false,
             failed: false,
             producers: checkpoint.producers,
             epochs: checkpoint.epochs,
@@ -224,7 +217,7 @@ impl<K> Leader<K> {
 
     /// A sync that an [`Effect::Sync`] asked for has ended: everything below `end` is durable.
     pub fn durable(&mut self, end: Offset) {
-        self.syncs_under_way = self.syncs_under_way.saturating_sub(1);
+        self.sync_under_way = false;
         self.durable_end = self.durable_end.max(end);
         self.settle();
     }
@@ -277,10 +270,8 @@ impl<K> Leader<K> {
         while let Some((_, key)) = self.awaiting_committed.pop_front_if(|(offset, _)| *offset <= self.high_watermark) {
             self.effects.push_back(Effect::Acknowledge { key });
         }
-        let unasked = self.written_end > self.sync_asked_upto.max(self.durable_end);
-        if self.durability == Durability::Fsync && unasked && self.syncs_under_way < SYNCS_UNDER_WAY_MAX {
-            self.syncs_under_way += 1;
-            self.sync_asked_upto = self.written_end;
+        if self.durability == Durability::Fsync && !self.sync_under_way && self.written_end > self.durable_end {
+            self.sync_under_way = true;
             self.effects.push_back(Effect::Sync { upto: self.written_end });
         }
     }
@@ -338,16 +329,11 @@ mod tests {
         assert_eq!(effects(&mut leader), "ack one, sync 2");
         append(&mut leader, 2, Acks::All, "later");
         leader.written(Offset(3));
-        assert_eq!(effects(&mut leader), "sync 3");
-        append(&mut leader, 3, Acks::All, "last");
-        leader.written(Offset(4));
-        assert_eq!(effects(&mut leader), "", "one sync runs, one waits");
+        assert_eq!(effects(&mut leader), "", "one sync at a time");
         leader.durable(Offset(2));
-        assert_eq!(effects(&mut leader), "hw 2, ack all, sync 4");
+        assert_eq!(effects(&mut leader), "hw 2, ack all, sync 3");
         leader.durable(Offset(3));
         assert_eq!(effects(&mut leader), "hw 3, ack later");
-        leader.durable(Offset(4));
-        assert_eq!(effects(&mut leader), "hw 4, ack last");
     }
 
     #[test]
@@ -359,9 +345,9 @@ mod tests {
         append(&mut leader, 1, Acks::All, "stricter");
         leader.set_durability(Durability::Fsync);
         leader.written(Offset(2));
-        assert_eq!(effects(&mut leader), "sync 1, sync 2");
+        assert_eq!(effects(&mut leader), "sync 1");
         leader.durable(Offset(1));
-        assert_eq!(effects(&mut leader), "");
+        assert_eq!(effects(&mut leader), "sync 2");
         assert_eq!(leader.high_watermark(), Offset(1), "what was committed stays so");
         leader.durable(Offset(2));
         assert_eq!(effects(&mut leader), "hw 2, ack stricter");

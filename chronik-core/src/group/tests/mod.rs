@@ -158,10 +158,15 @@ impl World {
         }
     }
 
+    /// Time passes, and the machine is looked at when it asks for it, never otherwise.
     fn pass(&mut self, ms: u64) {
-        self.now_ms += ms;
-        self.coordinator.tick(self.now());
-        self.collect();
+        let until = self.now_ms + ms;
+        while let Some(due) = self.coordinator.deadline().map(|at| at.0.as_millis() as u64).filter(|at| *at <= until) {
+            self.now_ms = due.max(self.now_ms);
+            self.coordinator.tick(self.now());
+            self.collect();
+        }
+        self.now_ms = until;
     }
 
     fn join_as(&mut self, key: &'static str, join: Join) {

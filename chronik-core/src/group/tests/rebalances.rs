@@ -1,6 +1,7 @@
 //! How groups come together and fall apart.
 
 use super::*;
+use crate::group::joining::FIRST_JOIN_MAX;
 
 #[test]
 fn two_members_meet_and_the_leader_assigns() {
@@ -230,6 +231,34 @@ fn a_first_join_whose_rebalance_takes_too_long_is_forgotten() {
     assert_eq!(world.joined("b").error, Some(GroupError::UnknownMember), "its client may long be gone");
     world.join("a", &id("a"));
     assert_eq!(world.joined("a").members.len(), 1);
+}
+
+#[test]
+fn a_first_join_is_forgotten_also_if_nothing_else_is_due() {
+    let hour = Duration::from_secs(60 * 60);
+    let mut world = World::with(Settings { initial_rebalance_delay: hour, ..settings() });
+    world.join_as("a", Join { rebalance_timeout_ms: 3_600_000, session_timeout_ms: 1_800_000, ..joining("a", "") });
+    world.pass(FIRST_JOIN_MAX.as_millis() as u64 - 1);
+    assert!(world.replies.is_empty());
+    world.pass(1);
+    assert_eq!(world.joined("a").error, Some(GroupError::UnknownMember));
+}
+
+#[test]
+fn a_rebalance_may_end_long_before_anyones_session() {
+    let mut world = World::new();
+    let quick = |name, id: &str| Join { rebalance_timeout_ms: 5_000, session_timeout_ms: 600_000, ..joining(name, id) };
+    world.join_as("a", quick("a", ""));
+    world.pass(5_000);
+    let generation = world.joined("a").generation;
+    world.sync("sa", &id("a"), generation, &[("a", "all")]);
+    world.commit_writes();
+    world.pass(60_000);
+    world.join_as("b", quick("b", ""));
+    world.pass(4_999);
+    assert!(world.replies.keys().all(|key| *key != "b"), "a may still join");
+    world.pass(1);
+    assert_eq!(world.joined("b").members.len(), 1, "a is out");
 }
 
 #[test]

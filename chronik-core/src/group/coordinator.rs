@@ -220,7 +220,7 @@ impl<K> Coordinator<K> {
         if group.state != State::Empty || self.journal.is_busy(id) {
             return;
         }
-        if group.is_deserted() && group.is_unrecorded() {
+        if group.is_deserted() && group.is_unrecorded() && !group.emptied {
             self.groups.remove(id);
         } else if group.stored.is_none() {
             group.forget_generation();

@@ -151,6 +151,9 @@ impl<K> Coordinator<K> {
         if wanted.is_empty() {
             self.reply(key, Reply::Stored(Ok(())));
         } else {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.emptied = true;
+            }
             self.forget_offsets(id, wanted, Then::Answer(key));
         }
         Ok(refused)
@@ -171,6 +174,9 @@ impl<K> Coordinator<K> {
     }
 
     fn write_deletion(&mut self, id: &str, then: Then<K>) {
+        if let Some(group) = self.groups.get_mut(id) {
+            group.emptied = false;
+        }
         let offset = |(topic, partition)| Change::Offset { group: id.to_owned(), topic, partition, committed: None };
         let mut changes: Vec<Change> = self.known_offsets(id).into_iter().map(offset).collect();
         changes.push(Change::Generation { group: id.to_owned(), stored: None });
@@ -183,13 +189,15 @@ impl<K> Coordinator<K> {
         let horizon = Timestamp(now.0.saturating_sub(self.settings.offsets_retention_ms));
         let mut expired = Vec::new();
         let mut gone = Vec::new();
+        let journal = &self.journal;
+        self.groups.retain(|id, group| !(group.is_deserted() && group.is_unrecorded()) || journal.is_busy(id));
         for (id, group) in &self.groups {
             // Of what is just changing nothing is old; the next look sees how it came out.
             if self.journal.is_busy(id) {
                 continue;
             }
             let old = expired_offsets(group, horizon, now);
-            if group.is_deserted() && old.len() == group.offsets.len() && !group.is_unrecorded() {
+            if group.is_deserted() && old.len() == group.offsets.len() {
                 gone.push((id.clone(), old.len()));
             } else if !old.is_empty() {
                 expired.push((id.clone(), old));

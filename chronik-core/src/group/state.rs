@@ -75,6 +75,9 @@ pub struct Group<K> {
     pub offsets: Offsets,
     /// The last generation that was committed, as it lies in the log.
     pub stored: Option<StoredGroup>,
+    /// Its offsets were deleted one by one. It is there until the next look for what has expired, as in Kafka: whoever
+    /// deletes a group's offsets deletes the group next.
+    pub emptied: bool,
 }
 
 impl<K> Default for Group<K> {
@@ -94,6 +97,7 @@ impl<K> Default for Group<K> {
             storing: None,
             offsets: Offsets::default(),
             stored: None,
+            emptied: false,
         }
     }
 }
@@ -205,6 +209,6 @@ impl<K> Group<K> {
     /// Forgets what a group without members still knew of its last generation.
     pub fn forget_generation(&mut self) {
         let (offsets, pending) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.pending));
-        *self = Self { offsets, pending, ..Self::default() };
+        *self = Self { offsets, pending, emptied: self.emptied, ..Self::default() };
     }
 }

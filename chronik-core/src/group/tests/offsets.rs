@@ -190,6 +190,27 @@ fn offsets_of_consumed_topics_are_not_deleted_nor_groups_with_members() {
 }
 
 #[test]
+fn a_group_whose_offsets_were_deleted_is_there_to_be_deleted_too_but_not_for_ever() {
+    let mut world = World::new();
+    for _ in 0..2 {
+        assert_eq!(world.commit("", -1, 5), Ok(()));
+        world.commit_writes();
+        assert_eq!(delete(&mut world, &[("t", 0)]), Ok(vec![None]));
+        world.commit_writes();
+    }
+    assert_eq!(delete_group(&mut world), Some(Reply::Stored(Ok(()))));
+    assert_eq!(delete_group(&mut world), Some(Reply::Stored(Err(GroupError::NotFound))));
+    assert_eq!(world.commit("", -1, 5), Ok(()));
+    world.commit_writes();
+    assert_eq!(delete(&mut world, &[("t", 0)]), Ok(vec![None]));
+    assert_eq!(world.coordinator.expire_offsets(at(&world, 0)), 0);
+    assert!(world.coordinator.group(GROUP).is_some(), "the deletion is still on its way");
+    world.commit_writes();
+    assert_eq!(world.coordinator.expire_offsets(at(&world, 0)), 0);
+    assert!(world.coordinator.group(GROUP).is_none());
+}
+
+#[test]
 fn what_consumes_unreadably_may_consume_anything_and_what_is_no_consumer_is_left_alone() {
     for (protocol_type, expected) in
         [("consumer", Ok(vec![Some(GroupError::SubscribedToTopic)])), ("connect", Err(GroupError::NotEmpty))]

@@ -62,6 +62,7 @@ impl FollowMetadata {
         (facts.leader == Some(self.node)).then(|| Assignment {
             id: LogId { topic: topic.id, partition },
             topic: topic.name.to_string(),
+            metrics: self.metrics.topic(&topic.name),
             leader_epoch: facts.leader_epoch,
             durability: topic.config.durability,
             segment_bytes: topic.config.segment_bytes,

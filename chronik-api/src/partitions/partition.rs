@@ -8,6 +8,7 @@
 //! nothing here holds two locks at once except driver → watchers, in that order.
 
 use super::stall::StallWatch;
+use crate::metrics::TopicMetrics;
 use bytes::Bytes;
 use chronik_core::batch::CheckedBatch;
 use chronik_core::driver::{AppendError, Completion, Inboxes, Outward, PartitionDriver, Placed};
@@ -100,6 +101,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Partition {
     id: LogId,
     topic: String,
+    metrics: Arc<TopicMetrics>,
     log: Arc<dyn Wal>,
     driver: Mutex<PartitionDriver<Waiter>>,
     completions: Arc<Completions>,
@@ -118,7 +120,7 @@ impl Partition {
     /// Takes up the lead of a recovered log.
     pub fn lead(
         id: LogId,
-        topic: String,
+        topic: (String, Arc<TopicMetrics>),
         log: Arc<dyn Wal>,
         leader: Leader<Waiter>,
         now: Timestamp,
@@ -137,9 +139,11 @@ impl Partition {
         };
         let driver = PartitionDriver::new(leader, log.clone(), inboxes);
         let began = if log.state().bytes > 0 { now.0.unsigned_abs() } else { 0 };
+        let (topic, metrics) = topic;
         let partition = Arc::new(Self {
             id,
             topic,
+            metrics,
             log,
             driver: Mutex::new(driver),
             completions,
@@ -162,6 +166,11 @@ impl Partition {
 
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// The totals of its topic.
+    pub fn metrics(&self) -> &TopicMetrics {
+        &self.metrics
     }
 
     pub fn index(&self) -> i32 {
@@ -220,6 +229,7 @@ impl Partition {
         now: Timestamp,
     ) -> Result<(Placed, Option<AckReceiver>), AppendError> {
         let bytes = batch.header().size_bytes() as u64;
+        let records = u64::from(batch.header().records_count.unsigned_abs());
         let (key, receiver) = match acks {
             Acks::None => (None, None),
             _ => {
@@ -232,7 +242,12 @@ impl Partition {
             let placed = driver.append(batch, acks, key, now)?;
             (placed, driver.take_outward())
         };
-        self.uncheckpointed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if !placed.duplicate {
+            self.uncheckpointed_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.metrics.produced_batches.one();
+            self.metrics.produced_bytes.add(bytes);
+            self.metrics.produced_records.add(records);
+        }
         if self.segment_began_ms.load(Ordering::Relaxed) == 0 {
             self.segment_began_ms.store(now.0.unsigned_abs(), Ordering::Relaxed);
         }

@@ -5,6 +5,7 @@
 
 use super::Partition;
 use super::stall::StallWatch;
+use crate::metrics::TopicMetrics;
 use chronik_core::batch;
 use chronik_core::ids::{LeaderEpoch, LogId, TopicId};
 use chronik_core::partition::checkpoint::META_KEY;
@@ -27,6 +28,7 @@ const RECOVERY_READ_BYTES: usize = 1 << 20;
 pub struct Assignment {
     pub id: LogId,
     pub topic: String,
+    pub metrics: Arc<TopicMetrics>,
     pub leader_epoch: LeaderEpoch,
     pub durability: Durability,
     pub segment_bytes: u64,
@@ -142,7 +144,7 @@ async fn open_partition(
     wanted: Assignment,
     now: Timestamp,
 ) -> Result<Arc<Partition>, OpenError> {
-    let Assignment { id, topic, leader_epoch, durability, segment_bytes } = wanted;
+    let Assignment { id, topic, metrics, leader_epoch, durability, segment_bytes } = wanted;
     let index = id.partition;
     let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
     let log = match engine.open(id, options).await {
@@ -155,7 +157,7 @@ async fn open_partition(
         Err(RecoverError::NotBatches(what)) => return Err(OpenError::NotBatches { topic, index, what }),
     };
     let leader = Leader::new(recovered, leader_epoch, durability);
-    Ok(Partition::lead(id, topic, log, leader, now, stalls, tokio::runtime::Handle::current()))
+    Ok(Partition::lead(id, (topic, metrics), log, leader, now, stalls, tokio::runtime::Handle::current()))
 }
 
 enum RecoverError {

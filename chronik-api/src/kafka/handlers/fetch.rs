@@ -225,7 +225,7 @@ async fn read(call: &Call, target: &Target, room: usize, min_one: bool) -> Resul
     match partition.read(range).await {
         Ok(chunk) => {
             if !chunk.bytes.is_empty() {
-                call.broker.metrics.topic(partition.topic()).fetched_bytes.add(chunk.bytes.len() as u64);
+                partition.metrics().fetched_bytes.add(chunk.bytes.len() as u64);
             }
             outcome.records = with_payment(chunk.bytes, paid);
             Ok(outcome)

@@ -174,17 +174,11 @@ fn check(request: &ProduceRequest, call: &Call, acks: Acks, now: Timestamp) -> (
             TopicRef::Name(data.name.to_string())
         };
         let topic = resolve::topic(&image, &wanted).and_then(|topic| authorize(call, topic));
-        let metrics = topic.as_ref().ok().map(|topic| call.broker.metrics.topic(&topic.name));
         for partition in &data.partition_data {
             let slot = match &topic {
                 Ok(topic) => check_partition(topic, partition, call, acks, now),
                 Err(code) => Slot::Done(Err(Refusal::bare(*code))),
             };
-            if let (Slot::Ready(_, batch), Some(metrics)) = (&slot, &metrics) {
-                metrics.produced_batches.one();
-                metrics.produced_bytes.add(batch.header().size_bytes() as u64);
-                metrics.produced_records.add(u64::from(batch.header().records_count.unsigned_abs()));
-            }
             entries.push(Entry { topic: at, index: partition.index, slot });
         }
     }

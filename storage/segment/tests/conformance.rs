@@ -4,6 +4,7 @@ use chronik_conformance::wal::Store;
 use chronik_core::wal::WalEngine;
 use chronik_storage_segment::{SegmentEngine, SegmentOptions};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -16,17 +17,18 @@ impl Segments {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a temporary directory can be written to");
-    for entry in fs::read_dir(from).expect("the directory is there") {
-        let entry = entry.expect("its entries can be read");
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let to = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &to);
+            copy(&entry.path(), &to)?;
         } else {
-            fs::copy(entry.path(), to).expect("files can be copied");
+            fs::copy(entry.path(), to)?;
         }
     }
+    Ok(())
 }
 
 impl Store for Segments {
@@ -37,9 +39,15 @@ impl Store for Segments {
 
     /// What a killed process leaves is what its files hold.
     fn after_kill(&self) -> Option<Box<dyn Store>> {
-        let left = Self::new();
-        copy(&self.0.path().join("data"), &left.0.path().join("data"));
-        Some(Box::new(left))
+        // The engine may be replacing a file in the background: a copy in which one vanished is no moment's.
+        loop {
+            let left = Self::new();
+            match copy(&self.0.path().join("data"), &left.0.path().join("data")) {
+                Ok(()) => return Some(Box::new(left)),
+                Err(vanished) if vanished.kind() == io::ErrorKind::NotFound => {}
+                Err(failure) => panic!("the store cannot be copied: {failure}"),
+            }
+        }
     }
 }
 

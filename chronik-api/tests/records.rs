@@ -71,8 +71,15 @@ async fn acks_0_gets_no_answer_and_an_error_closes_the_connection() {
     client.create_topic("t", 1, &[]).await;
     client.send(NAMED_PRODUCE, 1, &produce_to("t", 0, sealed(batch(&["quiet"])))).await;
     assert_eq!(values(&client.fetch("t", 0, 10_000).await), ["quiet"]);
-    client.send(NAMED_PRODUCE, 2, &produce_to("nowhere", 0, sealed(batch(&["lost"])))).await;
-    assert!(client.is_closed().await);
+    let in_a_transaction =
+        produce::ProduceRequest { transactional_id: Some("tx".into()), ..produce_to("t", 0, sealed(batch(&["lost"]))) };
+    let recoded = produce_to("packed", 0, sealed(batch(&["lost"])).slice(..70));
+    client.create_topic("packed", 1, &[("compression.type", "zstd")]).await;
+    for refused in [produce_to("nowhere", 0, sealed(batch(&["lost"]))), in_a_transaction, recoded] {
+        let mut own = Client::to(&broker).await;
+        own.send(NAMED_PRODUCE, 2, &refused).await;
+        assert!(own.is_closed().await, "no answer, but the end");
+    }
     broker.stop().await;
 }
 

@@ -124,6 +124,9 @@ impl Handler for ProduceRequest {
         };
         if self.transactional_id.is_some() {
             // No id was ever given out for a transaction, so there is none that this could belong to.
+            if acks == Acks::None {
+                return Reply::Close(Close("produce with acks=0 in a transaction, which there are none of".to_owned()));
+            }
             return Reply::Now(refuse_all(&self, ErrorCode::INVALID_TXN_STATE));
         }
         let timeout = Duration::from_millis(self.timeout_ms.max(0).unsigned_abs().into());

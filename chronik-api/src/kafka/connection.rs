@@ -118,6 +118,12 @@ impl MemoryBudget {
         // The semaphore is never closed; were it, memory would not be bounded and nothing else would break.
         self.semaphore.clone().acquire_many_owned(units).await.ok().map(Paid)
     }
+
+    /// Takes `bytes` if they are free now.
+    pub fn try_take(&self, bytes: usize) -> Option<Paid> {
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).ok()?;
+        self.semaphore.clone().try_acquire_many_owned(units).ok().map(Paid)
+    }
 }
 
 /// Why a connection ended.

@@ -28,6 +28,9 @@ pub enum Reply<R> {
     Now(R),
     /// None is wanted (acks=0).
     Nothing,
+    /// The request changes nothing and is answered with much: it is not begun before all earlier requests of its
+    /// connection are answered, so that nobody holds memory for an answer that cannot go out yet.
+    InTurn(Pin<Box<dyn Future<Output = R> + Send>>),
     /// The request has taken effect; the answer comes later.
     Later(Pin<Box<dyn Future<Output = R> + Send>>),
     /// The request takes effect as the future runs: the connection's next request waits for it.
@@ -39,6 +42,10 @@ pub enum Reply<R> {
 }
 
 impl<R> Reply<R> {
+    pub fn in_turn(future: impl Future<Output = R> + Send + 'static) -> Self {
+        Reply::InTurn(Box::pin(future))
+    }
+
     pub fn later(future: impl Future<Output = R> + Send + 'static) -> Self {
         Reply::Later(Box::pin(future))
     }
@@ -109,6 +116,7 @@ where
         Reply::Now(response) => return Ok(Answer::Ready(encode(&response))),
         Reply::Nothing => return Ok(Answer::Nothing),
         Reply::Close(close) => return Err(close),
+        Reply::InTurn(future) => return Ok(Answer::Later(Box::pin(async move { Ok(Some(encode(&future.await))) }))),
         Reply::Later(future) => (Box::pin(async move { Ok(Some(encode(&future.await))) }), false),
         Reply::Exclusive(future) => (Box::pin(async move { Ok(Some(encode(&future.await))) }), true),
         Reply::ExclusiveNothing(future) => (Box::pin(async move { future.await.map(|()| None) }), true),

@@ -4,6 +4,8 @@
 //!   answers at once; `min_bytes` counts what can be read.
 //! - A waiting fetch is woken by the watermark, by a deletion, or by its deadline, never by polling.
 //! - Sessions (KIP-227) are in [`crate::kafka::fetch_sessions`]; from version 13 topics are named by id.
+//! - A fetch pays for memory before it reads. It waits for it while it holds nothing; what it cannot pay for beside what
+//!   it holds is left for the next fetch. So no fetch ever waits for memory that another one holds while waiting.
 //! - There are no transactions, so the last stable offset is the watermark and nothing is aborted.
 
 pub use chronik_proto_kafka::api::fetch::FetchRequest;
@@ -81,7 +83,7 @@ impl Handler for FetchRequest {
             Ok(fetch) => fetch,
             Err(refused) => return Reply::Now(whole(session_error(refused))),
         };
-        Reply::later(async move {
+        Reply::in_turn(async move {
             let outcomes = collect(&call, &fetch, &terms).await;
             respond(&call.broker, fetch, outcomes, &terms)
         })
@@ -145,6 +147,8 @@ async fn collect(call: &Call, fetch: &Fetch, terms: &Terms) -> Vec<Outcome> {
         if told || bytes >= terms.min_bytes || expired || fetch.targets.is_empty() {
             return outcomes;
         }
+        // Nobody holds memory while waiting for more.
+        drop(outcomes);
         match &wake {
             None => wake = Some(Arc::default()),
             Some(wake) => {
@@ -221,7 +225,9 @@ async fn read(call: &Call, target: &Target, room: usize, min_one: bool) -> Resul
     let wanted = usize::try_from(target.wanted.max_bytes).unwrap_or(0);
     let range = ReadRange { from, upto: position.high_watermark, max_bytes: wanted.min(room), min_one };
     // Paid for before it is read, and until its last slice has been sent.
-    let paid = call.broker.answer_memory.take(range.max_bytes).await;
+    let memory = &call.broker.answer_memory;
+    let paid = if min_one { memory.take(range.max_bytes).await } else { memory.try_take(range.max_bytes) };
+    let Some(paid) = paid else { return Ok(outcome) };
     match partition.read(range).await {
         Ok(chunk) => {
             if !chunk.bytes.is_empty() {
@@ -235,7 +241,7 @@ async fn read(call: &Call, target: &Target, room: usize, min_one: bool) -> Resul
 }
 
 /// Ties a payment to the last slice of what it was made for.
-fn with_payment(records: Payload, paid: Option<Paid>) -> Payload {
+fn with_payment(records: Payload, mut paid: Paid) -> Payload {
     struct Owner {
         bytes: Bytes,
         /// Given back when the last slice is dropped, which is when it has been sent.
@@ -246,7 +252,6 @@ fn with_payment(records: Payload, paid: Option<Paid>) -> Payload {
             &self.bytes
         }
     }
-    let Some(mut paid) = paid else { return records };
     paid.shrink_to(records.len());
     let last = records.parts().len().saturating_sub(1);
     let mut paid = Some(paid);

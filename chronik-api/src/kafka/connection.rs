@@ -242,7 +242,8 @@ pub async fn serve(
         tokio::select! {
             biased;
             answered = Front(&mut pending) => {
-                exclusive = false;
+                // An exclusive request is the last one, since nothing was dispatched after it.
+                exclusive &= pending.len() > 1;
                 match answered {
                     Err(close) => return close.into(),
                     Ok(None) => if let Some(done) = pending.pop_front() { pending_bytes -= done.frame_bytes },

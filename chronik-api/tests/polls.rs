@@ -85,6 +85,7 @@ async fn a_poll_that_waits_for_more_holds_nothing_of_what_is_there() {
     patient.send(NAMED_FETCH, 1, &fetch_of("t", 4, i32::MAX)).await;
     let answer = soon("a fetch beside a patient one", client.ask_in(NAMED_FETCH, fetch_of("t", 1, 1))).await;
     assert!(bytes_of(&answer) >= MIB - 1000);
+    drop(patient);
     broker.stop().await;
 }
 

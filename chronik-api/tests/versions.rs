@@ -16,8 +16,11 @@ async fn told(client: &mut Client, version: i16) -> ApiVersionsResponse {
     client.ask_in(version, request).await
 }
 
-/// librdkafka 2.0.2's table of what each feature needs: API key, and the lowest and highest version that would do.
-const LIBRDKAFKA_FEATURES: &[(&str, &[(i16, i16, i16)])] = &[
+/// A feature of librdkafka, and the API keys it needs, each with the lowest and highest version that would do.
+type Feature = (&'static str, &'static [(i16, i16, i16)]);
+
+/// librdkafka 2.0.2's table.
+const LIBRDKAFKA_FEATURES: &[Feature] = &[
     ("MsgVer2", &[(0, 3, 3), (1, 4, 4)]),
     ("ApiVersion", &[(18, 0, 0)]),
     ("BrokerGroupCoordinator", &[(10, 0, 0)]),
@@ -31,7 +34,7 @@ const LIBRDKAFKA_FEATURES: &[(&str, &[(i16, i16, i16)])] = &[
 
 /// Features of it that a broker which reads only today's record format does not have, and must not seem to have: with
 /// the first of them alone it would send messages of the old format.
-const LIBRDKAFKA_FEATURES_OF_OLD: &[(&str, &[(i16, i16, i16)])] =
+const LIBRDKAFKA_FEATURES_OF_OLD: &[Feature] =
     &[("MsgVer1", &[(0, 2, 2), (1, 2, 2)]), ("ThrottleTime", &[(0, 1, 2), (1, 1, 2)])];
 
 /// Before it compresses it asks whether the broker knows Produce in some version from 0 up to this one.

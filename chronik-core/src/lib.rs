@@ -16,11 +16,14 @@
 //! - [`batch`]: Kafka's record batch v2: a small owned header before shared bytes.
 //! - [`metadata`]: what the cluster knows of itself: records, the image they make, and what a controller decides.
 //! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
+//! - [`replication`]: what leaders and followers say to each other.
 //! - [`group`]: what a group coordinator decides.
 
 #![forbid(unsafe_code)]
 
 pub mod batch;
+#[cfg(test)]
+mod dice;
 pub mod driver;
 pub mod group;
 pub mod ids;
@@ -28,5 +31,6 @@ pub mod metadata;
 pub mod partition;
 pub mod payload;
 pub mod pending;
+pub mod replication;
 pub mod time;
 pub mod wal;

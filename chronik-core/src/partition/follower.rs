@@ -1,0 +1,558 @@
+//! A partition's follower: it attaches to the leader, cuts off what the leader does not have, and takes in what it sends.
+//!
+//! ```text
+//! Detached ── session ──▶ Attaching ── Stream ──▶ Streaming
+//!    ▲                      ▲ │ │                    │
+//!    │ session ends         │ │ └ NotYet ▶ Waiting ──┤ what does not follow
+//!    └── from everywhere    │ └── Diverged, Reset ──▶ Cutting
+//!                           └──────── cut and read back ─┘
+//! ```
+//!
+//! What must stay true:
+//!
+//! - **Records are appended only where the log ends**, in the epoch of this leader, after it has said that the logs agree.
+//! - **Nothing below the local watermark is cut** unless the metadata says that the election was unclean: what was committed
+//!   here was promised. Where that would be asked for, the replica goes [`Phase::Offline`] and says why.
+//! - **Progress is reported of what the log has reported**, never of what was merely handed to it. The log reports in the
+//!   order of the calls: what was appended before a cut is not heard of after it.
+//! - The machine serves one leader epoch. The next one makes another of what [`Follower::into_recovered`] gives.
+
+use super::checkpoint::Checkpoint;
+use super::epochs::Epochs;
+use super::leader::Durability;
+use super::producers::Producers;
+use super::recovery::Recovered;
+use crate::batch::Batch;
+use crate::ids::{LeaderEpoch, Offset};
+use crate::replication::{Attach, Attached, Message, Progress, Records};
+use crate::time::{Monotonic, Now};
+use crate::wal::LogState;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Records of one partition that may be on their way to a follower: enough to keep a stream busy over a round trip of some
+/// milliseconds, little enough that hundreds of partitions catch up at once within ordinary memory.
+pub const CREDIT_BYTES: u64 = 4 << 20;
+/// A leader that is not ready is asked again after so long; its metadata is seldom further behind.
+pub const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Where a follower stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// There is no session with the leader.
+    Detached,
+    /// The leader was asked, and has not answered.
+    Attaching,
+    /// The leader was not ready, or sent what does not follow; it is asked again then.
+    Waiting { until: Monotonic },
+    /// Records come.
+    Streaming,
+    /// The log is being cut and read back.
+    Cutting,
+    /// It cannot follow, and nothing but an operator or another election changes that.
+    Offline(Offline),
+}
+
+/// Why a replica cannot follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Offline {
+    #[error("the leader does not have records from {from} on, which were committed below {high_watermark}")]
+    CommittedRecordsMissing { from: Offset, high_watermark: Offset },
+    #[error("the log failed and must be opened again")]
+    LogFailed,
+}
+
+/// What the follower wants done, in order.
+#[derive(Debug)]
+pub enum Effect {
+    Send(Message),
+    /// Append it at the log's end, and report with [`Follower::written`].
+    Append(Batch),
+    /// Ask the log to make everything below `upto` durable, and report with [`Follower::durable`].
+    Sync {
+        upto: Offset,
+    },
+    /// Remove what lies at and behind `from`, read the log back, and report with [`Follower::cut`].
+    Truncate {
+        from: Offset,
+    },
+    /// Remove everything, so that the log begins at `start`, and report with [`Follower::cut`].
+    Reset {
+        start: Offset,
+    },
+    /// The leader's log begins at `upto`: what lies before may be dropped; report with [`Follower::trimmed`].
+    Trim {
+        upto: Offset,
+    },
+    /// Consumers of this rack can read more.
+    WatermarkAdvanced {
+        to: Offset,
+    },
+    /// Said once.
+    Offline(Offline),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Follower {
+    epoch: LeaderEpoch,
+    durability: Durability,
+    /// The leader was elected although it may lack committed records, because the topic allows that.
+    unclean: bool,
+    /// There is a session with the leader.
+    session: bool,
+    phase: Phase,
+    log_start: Offset,
+    log_end: Offset,
+    written_end: Offset,
+    durable_end: Offset,
+    high_watermark: Offset,
+    sync_under_way: bool,
+    trim_asked: Offset,
+    producers: Producers,
+    epochs: Epochs,
+    /// Bytes that the leader may have sent since the attachment.
+    credit_bytes: u64,
+    received_bytes: u64,
+    /// Bytes and ends of appends that are not written yet: each gives its credit back when it is.
+    unwritten: VecDeque<(Offset, u64)>,
+    effects: VecDeque<Effect>,
+}
+
+impl Follower {
+    /// Takes up following in `epoch` over what was recovered. `high_watermark` is what is known to be committed here.
+    pub fn new(
+        recovered: Recovered,
+        epoch: LeaderEpoch,
+        durability: Durability,
+        high_watermark: Offset,
+        unclean: bool,
+    ) -> Self {
+        let Recovered { checkpoint, log } = recovered;
+        let mut follower = Self {
+            epoch,
+            durability,
+            unclean,
+            session: false,
+            phase: Phase::Detached,
+            log_start: Offset::ZERO,
+            log_end: Offset::ZERO,
+            written_end: Offset::ZERO,
+            durable_end: Offset::ZERO,
+            high_watermark,
+            sync_under_way: false,
+            trim_asked: Offset::ZERO,
+            producers: Producers::default(),
+            epochs: Epochs::default(),
+            credit_bytes: 0,
+            received_bytes: 0,
+            unwritten: VecDeque::new(),
+            effects: VecDeque::new(),
+        };
+        follower.take_over(checkpoint, log);
+        follower
+    }
+
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    /// Consumers may read below this; never beyond what this log has.
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// When [`Follower::tick`] is due.
+    pub fn deadline(&self) -> Option<Monotonic> {
+        match self.phase {
+            Phase::Waiting { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// What the next leader epoch starts from, in whichever role.
+    pub fn into_recovered(self) -> Recovered {
+        let checkpoint = Checkpoint { upto: self.log_end, producers: self.producers, epochs: self.epochs };
+        let log = LogState {
+            start: self.log_start,
+            end: self.log_end,
+            written_end: self.written_end,
+            durable_end: self.durable_end,
+            last_epoch: checkpoint.epochs.latest().unwrap_or_default(),
+            ..LogState::default()
+        };
+        Recovered { checkpoint, log }
+    }
+
+    /// A session with the leader began.
+    pub fn session_up(&mut self) {
+        self.session = true;
+        if self.phase == Phase::Detached {
+            self.attach();
+        }
+    }
+
+    /// The session with the leader ended. A cut goes on: it is right whoever is asked next.
+    pub fn session_down(&mut self) {
+        self.session = false;
+        if matches!(self.phase, Phase::Attaching | Phase::Waiting { .. } | Phase::Streaming) {
+            self.phase = Phase::Detached;
+        }
+    }
+
+    pub fn tick(&mut self, now: Now) {
+        if self.deadline().is_some_and(|due| due <= now.monotonic) {
+            self.attach();
+        }
+    }
+
+    /// The leader's answer to an attachment.
+    pub fn attached(&mut self, now: Now, answer: Attached) {
+        if self.phase != Phase::Attaching {
+            return;
+        }
+        match answer {
+            Attached::Stream { epoch, high_watermark } if epoch == self.epoch => {
+                self.phase = Phase::Streaming;
+                self.learn_watermark(high_watermark);
+                self.report();
+            }
+            Attached::Diverged { epoch, last_epoch, end } if epoch == self.epoch => {
+                // Of the epoch that the leader names, this log may have less, and before it, all.
+                let from = match self.epochs.end_of(last_epoch, self.log_end) {
+                    Some((ours, our_end)) if ours == last_epoch => end.min(our_end),
+                    Some((_, our_end)) => our_end,
+                    None => self.log_start,
+                };
+                if from >= self.log_end {
+                    // It asks for nothing to be cut: the two would ask each other for ever without a pause.
+                    return self.wait(now);
+                }
+                self.cut_from(from, Effect::Truncate { from });
+            }
+            Attached::Reset { epoch, start } if epoch == self.epoch => {
+                self.cut_from(start.min(self.log_end), Effect::Reset { start });
+            }
+            // Of another epoch: the metadata will tell, and make another machine of this one.
+            Attached::Stream { .. }
+            | Attached::Diverged { .. }
+            | Attached::Reset { .. }
+            | Attached::Fenced { .. }
+            | Attached::NotYet { .. } => self.wait(now),
+        }
+    }
+
+    /// Records have come, or news of the leader's watermark and start.
+    pub fn records(&mut self, now: Now, records: Records) {
+        if self.phase != Phase::Streaming || records.epoch != self.epoch {
+            return;
+        }
+        for batch in records.batches {
+            let header = &batch.header;
+            let follows = header.base_offset == self.log_end
+                && header.leader_epoch <= self.epoch
+                && self.epochs.latest().is_none_or(|last| last <= header.leader_epoch);
+            if !follows || !batch.is_intact() {
+                // Never append what does not follow, nor what was damaged on its way: begin again from the log.
+                return self.wait(now);
+            }
+            let bytes = header.size_bytes() as u64;
+            self.received_bytes += bytes;
+            self.log_end = header.next_offset();
+            self.producers.note(header, now.wall);
+            self.epochs.note(header.leader_epoch, header.base_offset);
+            self.unwritten.push_back((self.log_end, bytes));
+            self.effects.push_back(Effect::Append(batch));
+        }
+        self.learn_watermark(records.high_watermark);
+        let start = records.log_start.min(self.log_end);
+        if start > self.log_start.max(self.trim_asked) {
+            self.trim_asked = start;
+            self.effects.push_back(Effect::Trim { upto: start });
+        }
+    }
+
+    /// The log has handed everything below `end` to the operating system.
+    pub fn written(&mut self, end: Offset) {
+        self.written_end = self.written_end.max(end).min(self.log_end);
+        while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= self.written_end) {
+            self.credit_bytes += bytes;
+        }
+        self.settle();
+    }
+
+    /// A sync that an [`Effect::Sync`] asked for has ended.
+    pub fn durable(&mut self, end: Offset) {
+        self.sync_under_way = false;
+        self.durable_end = self.durable_end.max(end).min(self.log_end);
+        self.settle();
+    }
+
+    /// The log has been cut, and read back.
+    pub fn cut(&mut self, recovered: Recovered) {
+        let Recovered { checkpoint, log } = recovered;
+        self.take_over(checkpoint, log);
+        if self.phase == Phase::Cutting {
+            self.phase = Phase::Detached;
+            if self.session {
+                self.attach();
+            }
+        }
+    }
+
+    /// The log now starts at `start`.
+    pub fn trimmed(&mut self, start: Offset) {
+        self.log_start = self.log_start.max(start);
+        self.high_watermark = self.high_watermark.max(self.log_start);
+        self.epochs.truncate_prefix(self.log_start);
+        self.report();
+    }
+
+    /// The log failed.
+    pub fn fail(&mut self) {
+        self.go_offline(Offline::LogFailed);
+    }
+
+    fn take_over(&mut self, checkpoint: Checkpoint, log: LogState) {
+        self.log_start = log.start;
+        self.log_end = log.end;
+        self.written_end = log.written_end;
+        self.durable_end = log.durable_end;
+        // Falls only with a cut that an unclean election allows, or where the log was reset behind it.
+        self.high_watermark = self.high_watermark.min(log.end).max(log.start);
+        self.producers = checkpoint.producers;
+        self.epochs = checkpoint.epochs;
+        self.sync_under_way = false;
+        self.trim_asked = log.start;
+        self.unwritten.clear();
+    }
+
+    fn attach(&mut self) {
+        self.phase = Phase::Attaching;
+        // What is still being written counts against the new session too.
+        let unwritten: u64 = self.unwritten.iter().map(|(_, bytes)| bytes).sum();
+        self.credit_bytes = CREDIT_BYTES.saturating_sub(unwritten);
+        self.received_bytes = 0;
+        let attach = Attach {
+            epoch: self.epoch,
+            log_start: self.log_start,
+            log_end: self.log_end,
+            last_epoch: self.epochs.latest(),
+            credit_bytes: self.credit_bytes,
+        };
+        self.effects.push_back(Effect::Send(Message::Attach(attach)));
+    }
+
+    fn wait(&mut self, now: Now) {
+        self.phase = Phase::Waiting { until: now.monotonic + ASK_AGAIN };
+    }
+
+    fn cut_from(&mut self, from: Offset, effect: Effect) {
+        if from < self.high_watermark && !self.unclean {
+            let high_watermark = self.high_watermark;
+            return self.go_offline(Offline::CommittedRecordsMissing { from, high_watermark });
+        }
+        self.phase = Phase::Cutting;
+        self.effects.push_back(effect);
+    }
+
+    fn go_offline(&mut self, why: Offline) {
+        if !matches!(self.phase, Phase::Offline(_)) {
+            self.phase = Phase::Offline(why);
+            self.effects.push_back(Effect::Offline(why));
+        }
+    }
+
+    fn learn_watermark(&mut self, leaders: Offset) {
+        let reached = leaders.min(self.log_end);
+        if reached > self.high_watermark {
+            self.high_watermark = reached;
+            self.effects.push_back(Effect::WatermarkAdvanced { to: reached });
+        }
+    }
+
+    /// Derives from the ends what follows: the next sync, and what the leader is told.
+    fn settle(&mut self) {
+        if matches!(self.phase, Phase::Offline(_) | Phase::Cutting) {
+            return;
+        }
+        if self.durability == Durability::Fsync && !self.sync_under_way && self.written_end > self.durable_end {
+            self.sync_under_way = true;
+            self.effects.push_back(Effect::Sync { upto: self.written_end });
+        }
+        self.report();
+    }
+
+    fn report(&mut self) {
+        if self.phase == Phase::Streaming {
+            let progress = Progress {
+                epoch: self.epoch,
+                log_start: self.log_start,
+                written_end: self.written_end,
+                durable_end: self.durable_end,
+                credit_bytes: self.credit_bytes,
+            };
+            self.effects.push_back(Effect::Send(Message::Progress(progress)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Builder, RecordOut};
+    use crate::time::Timestamp;
+
+    const EPOCH: LeaderEpoch = LeaderEpoch(4);
+
+    fn now(ms: u64) -> Now {
+        Now { monotonic: Monotonic(Duration::from_millis(ms)), wall: Timestamp(ms as i64) }
+    }
+
+    /// A log of ten records, of epoch 1 up to 6 and of epoch 2 from there, committed below 4.
+    fn recovered() -> Recovered {
+        let epochs = Epochs::from_starts([(LeaderEpoch(1), Offset(0)), (LeaderEpoch(2), Offset(6))]);
+        let end = Offset(10);
+        Recovered {
+            checkpoint: Checkpoint { upto: end, epochs, ..Checkpoint::default() },
+            log: LogState { end, written_end: end, durable_end: end, ..LogState::default() },
+        }
+    }
+
+    fn follower(unclean: bool) -> Follower {
+        let mut follower = Follower::new(recovered(), EPOCH, Durability::Fsync, Offset(4), unclean);
+        follower.session_up();
+        follower
+    }
+
+    fn effects(follower: &mut Follower) -> String {
+        let effects = std::iter::from_fn(|| follower.poll_effect()).map(|effect| match effect {
+            Effect::Send(Message::Attach(attach)) => format!("attach at {}", attach.log_end),
+            Effect::Send(Message::Progress(Progress { written_end, durable_end, credit_bytes, .. })) => {
+                format!("has {written_end}/{durable_end} credit {}", credit_bytes as i64 - CREDIT_BYTES as i64)
+            }
+            Effect::Send(message) => format!("{message:?}"),
+            Effect::Append(batch) => format!("append {}", batch.header.base_offset),
+            Effect::Sync { upto } => format!("sync {upto}"),
+            Effect::Truncate { from } => format!("cut {from}"),
+            Effect::Reset { start } => format!("reset {start}"),
+            Effect::Trim { upto } => format!("trim {upto}"),
+            Effect::WatermarkAdvanced { to } => format!("hw {to}"),
+            Effect::Offline(why) => format!("offline: {why}"),
+        });
+        effects.collect::<Vec<_>>().join(", ")
+    }
+
+    fn batch(base: i64, epoch: i32) -> Batch {
+        let mut builder = Builder::new(Timestamp(1));
+        builder.push(&RecordOut::default());
+        let mut batch = builder.build();
+        (batch.header.base_offset, batch.header.leader_epoch) = (Offset(base), LeaderEpoch(epoch));
+        batch.header.crc = batch.header.checksum(&batch.records);
+        batch
+    }
+
+    fn records(epoch: LeaderEpoch, high_watermark: i64, batches: Vec<Batch>) -> Records {
+        Records { epoch, high_watermark: Offset(high_watermark), log_start: Offset(0), batches }
+    }
+
+    #[test]
+    fn records_stream_in_and_progress_follows_what_the_log_reports() {
+        let mut follower = follower(false);
+        assert_eq!(effects(&mut follower), "attach at 10");
+        follower.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(9) });
+        assert_eq!(effects(&mut follower), "hw 9, has 10/10 credit 0");
+        let size = batch(10, 4).header.size_bytes();
+        follower.records(now(0), records(EPOCH, 12, vec![batch(10, 4), batch(11, 4)]));
+        assert_eq!(effects(&mut follower), "append 10, append 11, hw 12");
+        follower.written(Offset(11));
+        assert_eq!(effects(&mut follower), format!("sync 11, has 11/10 credit {size}"));
+        follower.written(Offset(12));
+        assert_eq!(effects(&mut follower), format!("has 12/10 credit {}", 2 * size), "one sync at a time");
+        follower.durable(Offset(11));
+        assert_eq!(effects(&mut follower), format!("sync 12, has 12/11 credit {}", 2 * size));
+        follower.records(now(0), Records { log_start: Offset(3), ..records(EPOCH, 12, Vec::new()) });
+        assert_eq!(effects(&mut follower), "trim 3");
+    }
+
+    #[test]
+    fn what_the_leader_does_not_have_is_cut_and_asked_about_again() {
+        let mut follower = follower(false);
+        effects(&mut follower);
+        let diverged = |last, end| Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(last), end: Offset(end) };
+        follower.attached(now(0), diverged(1, 9));
+        assert_eq!(effects(&mut follower), "cut 6", "of that epoch there is less here than there");
+        follower.records(now(0), records(EPOCH, 9, vec![batch(10, 4)]));
+        follower.session_down();
+        follower.session_up();
+        assert_eq!(effects(&mut follower), "", "the cut goes on alone");
+        let epochs = Epochs::from_starts([(LeaderEpoch(1), Offset(0))]);
+        let end = Offset(6);
+        let log = LogState { end, written_end: end, durable_end: end, ..LogState::default() };
+        follower.cut(Recovered { checkpoint: Checkpoint { upto: end, epochs, ..Checkpoint::default() }, log });
+        assert_eq!(effects(&mut follower), "attach at 6");
+        follower.attached(now(0), Attached::Reset { epoch: EPOCH, start: Offset(20) });
+        assert_eq!(effects(&mut follower), "reset 20");
+    }
+
+    #[test]
+    fn what_was_committed_is_not_cut_unless_the_election_was_unclean() {
+        let below = Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(1), end: Offset(3) };
+        let mut kept = follower(false);
+        effects(&mut kept);
+        kept.attached(now(0), below);
+        let why = "the leader does not have records from 3 on, which were committed below 4";
+        assert_eq!(effects(&mut kept), format!("offline: {why}"));
+        kept.session_down();
+        kept.session_up();
+        assert_eq!((effects(&mut kept), kept.deadline()), (String::new(), None), "until somebody decides");
+        let mut allowed = follower(true);
+        effects(&mut allowed);
+        allowed.attached(now(0), below);
+        assert_eq!(effects(&mut allowed), "cut 3");
+    }
+
+    #[test]
+    fn what_belongs_to_another_epoch_or_does_not_follow_is_never_appended() {
+        let stream = Attached::Stream { epoch: EPOCH, high_watermark: Offset(4) };
+        let mut damaged = batch(10, 4);
+        damaged.header.crc ^= 1;
+        for wrong in [batch(11, 4), batch(9, 4), batch(10, 1), batch(10, 5), damaged] {
+            let mut follower = follower(false);
+            follower.attached(now(0), stream);
+            effects(&mut follower);
+            follower.records(now(0), records(EPOCH, 4, vec![wrong]));
+            assert_eq!(effects(&mut follower), "");
+            assert_eq!(follower.deadline(), Some(now(0).monotonic + ASK_AGAIN));
+            follower.tick(now(ASK_AGAIN.as_millis() as u64));
+            assert_eq!(effects(&mut follower), "attach at 10");
+        }
+        let mut follower = follower(false);
+        effects(&mut follower);
+        follower.records(now(0), records(EPOCH, 4, vec![batch(10, 4)]));
+        assert_eq!(effects(&mut follower), "", "nothing was agreed on yet");
+        follower.attached(now(0), Attached::Stream { epoch: LeaderEpoch(3), high_watermark: Offset(9) });
+        follower.records(now(0), records(EPOCH, 4, vec![batch(10, 4)]));
+        assert_eq!(effects(&mut follower), "", "an answer of another epoch agrees on nothing");
+    }
+}

@@ -1,0 +1,441 @@
+//! What a leader knows of its followers: where each stands, whom the watermark counts, and who belongs in the in-sync set.
+//!
+//! **The maximal set.** The in-sync set changes by a request to the controller, and until an applied record decides it, both
+//! the old and the asked-for set may be the one that the next leader is elected from. So the watermark counts the union of
+//! the two ([`Replicas::committed`]), and a request that was not answered stays open: no time-out takes it back (KIP-497
+//! calls this the maximal ISR).
+//!
+//! **What is known of a follower outlives its session**, since what is durable on its disk stays there; but it is credited
+//! with nothing more until it attaches again, and then with what it says it has.
+//!
+//! **Watermark and size.** It does not advance while fewer replicas are in the applied set than `min.insync.replicas`.
+
+use super::epochs::Epochs;
+use super::leader::Durability;
+use crate::ids::{LeaderEpoch, NodeId, Offset};
+use crate::replication::{Attach, Attached, Progress};
+use crate::time::Monotonic;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The leader's own log, as of now.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaderLog<'a> {
+    pub epochs: &'a Epochs,
+    pub start: Offset,
+    pub end: Offset,
+    pub high_watermark: Offset,
+}
+
+/// The stream to a follower, while there is a session.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    /// Where the next records begin.
+    next: Offset,
+    /// Since the attachment: what may have been sent, and what has been.
+    credit_bytes: u64,
+    sent_bytes: u64,
+    /// What it was last told of the watermark and of where the log starts.
+    told: News,
+}
+
+/// What followers are told beside records, also when there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+}
+
+/// What is to be sent to a follower next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Where the records begin.
+    pub from: Offset,
+    /// How many bytes of them may be sent; zero if there are none, or no credit. The first batch may exceed it unless it is
+    /// zero, or a large one could never be sent.
+    pub bytes_max: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Replica {
+    stream: Option<Stream>,
+    log_start: Offset,
+    written_end: Offset,
+    durable_end: Offset,
+    /// When it last had everything that the leader had.
+    caught_up_at: Monotonic,
+    /// When it last reported, and where the leader's log ended then: having reached that means to have been caught up then.
+    reported: Option<(Monotonic, Offset)>,
+}
+
+impl Replica {
+    /// How far it has come in the sense of the topic's promise.
+    fn end(&self, durability: Durability) -> Offset {
+        match durability {
+            Durability::Fsync => self.durable_end,
+            Durability::Replicated => self.written_end,
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Replicas {
+    me: NodeId,
+    epoch: LeaderEpoch,
+    /// Where this leader's epoch begins: who has less cannot be in sync with it.
+    epoch_start: Offset,
+    lag_max: Duration,
+    in_sync_min: usize,
+    in_sync: BTreeSet<NodeId>,
+    /// Asked for, and not decided yet.
+    asked: Option<BTreeSet<NodeId>>,
+    followers: BTreeMap<NodeId, Replica>,
+}
+
+/// What the metadata says of a partition's replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    pub replicas: BTreeSet<NodeId>,
+    pub in_sync: BTreeSet<NodeId>,
+    /// `min.insync.replicas`
+    pub in_sync_min: usize,
+}
+
+impl Replicas {
+    /// Takes up the lead in `epoch`. `epoch_start` is where the log ended then; `lag_max` for how long a replica in sync may
+    /// lack records (`replica.lag.time.max.ms`).
+    pub fn new(
+        me: NodeId,
+        epoch: LeaderEpoch,
+        epoch_start: Offset,
+        lag_max: Duration,
+        membership: Membership,
+        now: Monotonic,
+    ) -> Self {
+        let mut replicas = Self {
+            me,
+            epoch,
+            epoch_start,
+            lag_max,
+            in_sync_min: 0,
+            in_sync: BTreeSet::new(),
+            asked: None,
+            followers: BTreeMap::new(),
+        };
+        replicas.applied(membership, now);
+        replicas
+    }
+
+    /// A record of this partition was applied: it decides what was asked for before.
+    pub fn applied(&mut self, membership: Membership, now: Monotonic) {
+        let Membership { replicas, in_sync, in_sync_min } = membership;
+        self.followers.retain(|node, _| replicas.contains(node));
+        for node in replicas.into_iter().filter(|node| *node != self.me) {
+            self.followers.entry(node).or_insert(Replica {
+                stream: None,
+                log_start: Offset::ZERO,
+                written_end: Offset::ZERO,
+                durable_end: Offset::ZERO,
+                // A new leader gives everybody the full time.
+                caught_up_at: now,
+                reported: None,
+            });
+        }
+        self.in_sync = in_sync;
+        self.in_sync_min = in_sync_min;
+        self.asked = None;
+    }
+
+    pub fn in_sync(&self) -> &BTreeSet<NodeId> {
+        &self.in_sync
+    }
+
+    /// Fewer are in sync than the topic wants: acks=all is refused, and the watermark stays.
+    pub fn are_too_few(&self) -> bool {
+        self.in_sync.len() < self.in_sync_min
+    }
+
+    /// A follower wants to attach. Its answer, after which records follow if it is [`Attached::Stream`].
+    pub fn attach(&mut self, now: Monotonic, from: NodeId, attach: Attach, log: LeaderLog<'_>) -> Attached {
+        let Some(replica) = self.followers.get_mut(&from) else {
+            // The metadata here does not know it as a replica, perhaps not yet.
+            return Attached::NotYet { epoch: self.epoch };
+        };
+        replica.stream = None;
+        if attach.epoch != self.epoch {
+            return if attach.epoch < self.epoch {
+                Attached::Fenced { current: self.epoch }
+            } else {
+                Attached::NotYet { epoch: self.epoch }
+            };
+        }
+        let epoch = self.epoch;
+        if attach.log_end < log.start {
+            return Attached::Reset { epoch, start: log.start };
+        }
+        match attach.last_epoch {
+            // It has no records: whatever offset it begins at, the leader's are the first.
+            None if attach.log_end <= log.end => {}
+            None => return Attached::Reset { epoch, start: log.start },
+            Some(last) => match log.epochs.end_of(last, log.end) {
+                Some((ours, end)) if ours == last && attach.log_end <= end => {}
+                Some((last_epoch, end)) => return Attached::Diverged { epoch, last_epoch, end },
+                // Older than everything that the leader still knows of.
+                None => return Attached::Reset { epoch, start: log.start },
+            },
+        }
+        replica.stream = Some(Stream {
+            next: attach.log_end,
+            credit_bytes: attach.credit_bytes,
+            sent_bytes: 0,
+            told: News { high_watermark: log.high_watermark, log_start: Offset::ZERO },
+        });
+        replica.log_start = attach.log_start;
+        // It may have lost what it had not synced, or its disk: only its own words count now.
+        replica.written_end = replica.written_end.min(attach.log_end);
+        replica.durable_end = replica.durable_end.min(attach.log_end);
+        replica.reported = Some((now, log.end));
+        Attached::Stream { epoch, high_watermark: log.high_watermark }
+    }
+
+    /// A follower has come further.
+    pub fn progress(&mut self, now: Monotonic, from: NodeId, progress: Progress, leader_end: Offset) {
+        let Some(replica) = self.followers.get_mut(&from) else { return };
+        let Some(stream) = &mut replica.stream else { return };
+        if progress.epoch != self.epoch || progress.written_end > stream.next {
+            return;
+        }
+        stream.credit_bytes = stream.credit_bytes.max(progress.credit_bytes);
+        replica.log_start = progress.log_start;
+        replica.written_end = replica.written_end.max(progress.written_end);
+        replica.durable_end = replica.durable_end.max(progress.durable_end.min(progress.written_end));
+        if replica.written_end >= leader_end {
+            replica.caught_up_at = now;
+        } else if let Some((then, end_then)) = replica.reported
+            && replica.written_end >= end_then
+        {
+            replica.caught_up_at = replica.caught_up_at.max(then);
+        }
+        replica.reported = Some((now, leader_end));
+    }
+
+    /// The session with a follower ended.
+    pub fn session_down(&mut self, node: NodeId) {
+        if let Some(replica) = self.followers.get_mut(&node) {
+            replica.stream = None;
+        }
+    }
+
+    /// What is to be sent to a follower now: records, or what is new about them. `None` without a stream, or if it has been
+    /// sent and told everything.
+    pub fn due(&self, node: NodeId, leader_end: Offset, news: News) -> Option<Due> {
+        let stream = self.followers.get(&node)?.stream?;
+        let credit = if stream.next < leader_end { stream.credit_bytes.saturating_sub(stream.sent_bytes) } else { 0 };
+        (credit > 0 || stream.told != news).then_some(Due { from: stream.next, bytes_max: credit })
+    }
+
+    /// Records up to `next`, and the news, were sent.
+    pub fn sent(&mut self, node: NodeId, next: Offset, bytes: u64, news: News) {
+        if let Some(stream) = self.followers.get_mut(&node).and_then(|replica| replica.stream.as_mut()) {
+            stream.next = stream.next.max(next);
+            stream.sent_bytes += bytes;
+            stream.told = news;
+        }
+    }
+
+    /// Followers that records can be streamed to.
+    pub fn streams(&self) -> impl Iterator<Item = NodeId> {
+        self.followers.iter().filter(|(_, replica)| replica.stream.is_some()).map(|(node, _)| *node)
+    }
+
+    /// How far all who count have come, given how far the leader itself has; `None` while too few are in sync.
+    pub fn committed(&self, durability: Durability, own_end: Offset) -> Option<Offset> {
+        if self.are_too_few() {
+            return None;
+        }
+        let counted = self.in_sync.iter().chain(self.asked.iter().flatten()).filter(|node| **node != self.me);
+        let end_of = |node: &NodeId| Some(self.followers.get(node)?.end(durability));
+        // One that counts and is not known has nothing, as far as is known.
+        Some(counted.map(|node| end_of(node).unwrap_or(Offset::ZERO)).min().map_or(own_end, |least| least.min(own_end)))
+    }
+
+    /// The in-sync set that the controller should be asked for, if it is another than the present one and nothing is being
+    /// asked: without those who lack records for longer than the bound, with those who have all that is committed and a
+    /// part in this epoch.
+    pub fn wanted_in_sync(
+        &self,
+        now: Monotonic,
+        log: LeaderLog<'_>,
+        durability: Durability,
+    ) -> Option<BTreeSet<NodeId>> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let belongs = |node: &NodeId, replica: &Replica| {
+            if self.in_sync.contains(node) {
+                // Who has everything has nothing to report, however long ago it got it.
+                let has_everything = replica.stream.is_some() && replica.written_end >= log.end;
+                has_everything || now.0.saturating_sub(replica.caught_up_at.0) <= self.lag_max
+            } else {
+                replica.stream.is_some() && replica.end(durability) >= log.high_watermark.max(self.epoch_start)
+            }
+        };
+        let mut wanted: BTreeSet<NodeId> =
+            self.followers.iter().filter(|(node, replica)| belongs(node, replica)).map(|(node, _)| *node).collect();
+        wanted.insert(self.me);
+        (wanted != self.in_sync).then_some(wanted)
+    }
+
+    /// The controller is being asked for this set: from now on it counts too.
+    pub fn ask(&mut self, wanted: BTreeSet<NodeId>) {
+        self.asked = Some(wanted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+    const EPOCH: LeaderEpoch = LeaderEpoch(4);
+
+    fn set(nodes: &[NodeId]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().collect()
+    }
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic(Duration::from_millis(ms))
+    }
+
+    fn membership(in_sync: &[NodeId], in_sync_min: usize) -> Membership {
+        Membership { replicas: set(&[ME, B, C]), in_sync: set(in_sync), in_sync_min }
+    }
+
+    /// The leader's log: epochs 1 from 0 and 4 from 10, ending at 20.
+    fn epochs() -> Epochs {
+        Epochs::from_starts([(LeaderEpoch(1), Offset(0)), (EPOCH, Offset(10))])
+    }
+
+    fn log(epochs: &Epochs) -> LeaderLog<'_> {
+        LeaderLog { epochs, start: Offset(5), end: Offset(20), high_watermark: Offset(12) }
+    }
+
+    fn attach(log_end: i64, last_epoch: Option<i32>) -> Attach {
+        let last_epoch = last_epoch.map(LeaderEpoch);
+        Attach { epoch: EPOCH, log_start: Offset(0), log_end: Offset(log_end), last_epoch, credit_bytes: 100 }
+    }
+
+    fn progress(written: i64, durable: i64) -> Progress {
+        let (written_end, durable_end) = (Offset(written), Offset(durable));
+        Progress { epoch: EPOCH, log_start: Offset(0), written_end, durable_end, credit_bytes: 100 }
+    }
+
+    fn replicas(in_sync: &[NodeId], in_sync_min: usize) -> Replicas {
+        Replicas::new(ME, EPOCH, Offset(10), Duration::from_secs(1), membership(in_sync, in_sync_min), at(0))
+    }
+
+    #[test]
+    fn a_follower_is_told_where_the_logs_part() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B], 1);
+        let mut told = |attach| replicas.attach(at(0), B, attach, log(&epochs));
+        let stream = Attached::Stream { epoch: EPOCH, high_watermark: Offset(12) };
+        assert_eq!(told(attach(20, Some(4))), stream);
+        assert_eq!(told(attach(10, Some(1))), stream, "all of an earlier epoch, and no more");
+        assert_eq!(told(attach(7, None)), stream, "a log that was reset and has no records yet");
+        let diverged = |last, end| Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(last), end: Offset(end) };
+        assert_eq!(told(attach(11, Some(1))), diverged(1, 10), "more of an earlier epoch than there was");
+        assert_eq!(told(attach(21, Some(4))), diverged(4, 20));
+        assert_eq!(told(attach(15, Some(3))), diverged(1, 10), "an epoch that the leader never saw");
+        let reset = Attached::Reset { epoch: EPOCH, start: Offset(5) };
+        assert_eq!(told(attach(4, Some(1))), reset, "what follows is deleted");
+        assert_eq!(told(attach(15, Some(0))), reset, "older than everything that is known");
+        assert_eq!(told(Attach { epoch: LeaderEpoch(3), ..attach(20, Some(4)) }), Attached::Fenced { current: EPOCH });
+        assert_eq!(told(Attach { epoch: LeaderEpoch(5), ..attach(20, Some(4)) }), Attached::NotYet { epoch: EPOCH });
+        let stranger = replicas.attach(at(0), NodeId(9), attach(20, Some(4)), log(&epochs));
+        assert_eq!(stranger, Attached::NotYet { epoch: EPOCH });
+    }
+
+    #[test]
+    fn whoever_may_be_in_the_set_counts_until_a_record_decides() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B], 1);
+        for (node, end) in [(B, 20), (C, 14)] {
+            replicas.attach(at(0), node, attach(end, Some(4)), log(&epochs));
+            replicas.progress(at(0), node, progress(end, end - 1), Offset(20));
+        }
+        let committed = |replicas: &Replicas, durability| replicas.committed(durability, Offset(20)).map(|end| end.0);
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(19));
+        assert_eq!(committed(&replicas, Durability::Replicated), Some(20));
+        let wanted = replicas.wanted_in_sync(at(0), log(&epochs), Durability::Fsync);
+        assert_eq!(wanted, Some(set(&[ME, B, C])), "C has all that is committed, and a part in this epoch");
+        replicas.ask(set(&[ME, B, C]));
+        assert_eq!(
+            committed(&replicas, Durability::Fsync),
+            Some(13),
+            "C may be elected as soon as the record is there"
+        );
+        assert_eq!(replicas.wanted_in_sync(at(0), log(&epochs), Durability::Fsync), None, "one question at a time");
+        replicas.applied(membership(&[ME, B], 1), at(0));
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(19), "refused");
+        replicas.ask(set(&[ME]));
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(19), "and who is to go counts until it is out");
+        replicas.applied(membership(&[ME], 1), at(0));
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(20));
+        replicas.applied(membership(&[ME], 2), at(0));
+        assert_eq!(committed(&replicas, Durability::Fsync), None, "too few");
+    }
+
+    #[test]
+    fn who_lags_too_long_goes_and_who_is_quiet_with_everything_stays() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B, C], 1);
+        for (node, end) in [(B, 20), (C, 14)] {
+            replicas.attach(at(0), node, attach(end, Some(4)), log(&epochs));
+            replicas.progress(at(0), node, progress(end, end), Offset(20));
+        }
+        let wanted = |replicas: &Replicas, ms| replicas.wanted_in_sync(at(ms), log(&epochs), Durability::Fsync);
+        assert_eq!(wanted(&replicas, 1_000), None);
+        assert_eq!(wanted(&replicas, 1_001), Some(set(&[ME, B])));
+        replicas.session_down(B);
+        assert_eq!(wanted(&replicas, 1_001), Some(set(&[ME])), "without a session nobody knows what it has");
+    }
+
+    #[test]
+    fn a_follower_joins_only_with_a_part_in_this_epoch() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME], 1);
+        let log = LeaderLog { high_watermark: Offset(8), ..log(&epochs) };
+        replicas.attach(at(0), B, attach(9, Some(1)), log);
+        replicas.progress(at(0), B, progress(9, 9), Offset(20));
+        assert_eq!(
+            replicas.wanted_in_sync(at(0), log, Durability::Fsync),
+            None,
+            "past the watermark, not yet in the epoch"
+        );
+        replicas.sent(B, Offset(10), 50, News::default());
+        replicas.progress(at(0), B, progress(10, 10), Offset(20));
+        assert_eq!(replicas.wanted_in_sync(at(0), log, Durability::Fsync), Some(set(&[ME, B])));
+    }
+
+    #[test]
+    fn no_more_is_sent_than_there_is_credit_for_but_news_always_are() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B], 1);
+        let news = News { high_watermark: Offset(12), log_start: Offset(0) };
+        replicas.attach(at(0), B, attach(15, Some(4)), log(&epochs));
+        assert_eq!(replicas.due(B, Offset(20), news), Some(Due { from: Offset(15), bytes_max: 100 }));
+        replicas.sent(B, Offset(17), 130, news);
+        assert_eq!(replicas.due(B, Offset(20), news), None, "no credit");
+        let later = News { high_watermark: Offset(15), ..news };
+        assert_eq!(replicas.due(B, Offset(20), later), Some(Due { from: Offset(17), bytes_max: 0 }));
+        replicas.sent(B, Offset(17), 0, later);
+        replicas.progress(at(0), B, Progress { credit_bytes: 150, ..progress(17, 17) }, Offset(20));
+        assert_eq!(replicas.due(B, Offset(20), later), Some(Due { from: Offset(17), bytes_max: 20 }));
+        replicas.session_down(B);
+        assert_eq!(replicas.due(B, Offset(20), news), None);
+    }
+}

@@ -1,23 +1,126 @@
-//! From names in the configuration to parts: the only place that matches on the names of storage engines.
+//! From names in the configuration to parts: the only place that matches on the names of storage engines and transports.
 
-use crate::config::{Config, Engine, SyncFilesystem as Wanted};
+pub mod plugin;
+pub mod stored;
+
+use crate::config::{ByteSize, Config, Congestion, Engine, Grpc, Quic, Raft, Replication, SyncFilesystem as Wanted};
+use crate::config::{Tcp, Transport};
+use chronik_core::ids::NodeId;
 use chronik_core::wal::WalEngine;
+use chronik_link::Link;
+use chronik_link::tls::{Tls, TlsError};
+use chronik_link_grpc::GrpcLink;
+use chronik_link_quic::QuicLink;
+use chronik_link_tcp::TcpLink;
 use chronik_storage_memory::MemoryEngine;
 use chronik_storage_segment::{SegmentEngine, SegmentOptions, StartError, SyncFilesystem, SyncPolicy};
 use std::sync::Arc;
+use stored::Stored;
 
 /// Where the segment engine keeps its logs, inside the data directory.
 const LOGS_DIRECTORY: &str = "logs";
 
-/// Starts the storage engine that the configuration names.
-pub fn storage(config: &Config) -> Result<Arc<dyn WalEngine>, StartError> {
-    match config.storage.engine {
-        Engine::Memory => Ok(Arc::new(MemoryEngine::new(config.storage.memory.bytes.as_u64()))),
-        Engine::Segment => {
-            let engine = SegmentEngine::start(config.node.data_dir.join(LOGS_DIRECTORY), segment_options(config))?;
-            Ok(Arc::new(engine))
-        }
+/// Why there is no network layer.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkSetupError {
+    #[error("the certificates of the cluster cannot be used")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Quic(#[from] chronik_link_quic::SetupError),
+}
+
+/// The network layer of the Raft plane.
+pub fn raft_link(config: &Config) -> Result<Arc<dyn Link>, LinkSetupError> {
+    let Raft { transport, tcp, grpc, quic, .. } = &config.raft;
+    link(config, *transport, tcp, grpc, quic)
+}
+
+/// The network layer of the replication plane.
+pub fn replication_link(config: &Config) -> Result<Arc<dyn Link>, LinkSetupError> {
+    let Replication { transport, tcp, grpc, quic, .. } = &config.replication;
+    link(config, *transport, tcp, grpc, quic)
+}
+
+/// As the configuration calls it, and the layer does itself.
+pub fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Grpc => "grpc",
+        Transport::Quic => "quic",
     }
+}
+
+fn link(
+    config: &Config,
+    transport: Transport,
+    tcp: &Tcp,
+    grpc: &Grpc,
+    quic: &Quic,
+) -> Result<Arc<dyn Link>, LinkSetupError> {
+    let node = NodeId(config.node.id);
+    let tls = config.cluster.tls.files().map(|(cert, key, ca)| Tls::load(node, cert, key, ca)).transpose()?;
+    let bytes = |size: ByteSize| u32::try_from(size.0).unwrap_or(u32::MAX);
+    Ok(match transport {
+        Transport::Tcp => {
+            let options = chronik_link_tcp::Options {
+                send_buffer_bytes: bytes(tcp.send_buffer_bytes),
+                receive_buffer_bytes: bytes(tcp.receive_buffer_bytes),
+            };
+            Arc::new(TcpLink::new(tls, options))
+        }
+        Transport::Grpc => {
+            let options = chronik_link_grpc::Options {
+                stream_window_bytes: bytes(grpc.stream_window_bytes),
+                connection_window_bytes: bytes(grpc.connection_window_bytes),
+                frame_bytes: bytes(grpc.frame_bytes),
+            };
+            Arc::new(GrpcLink::new(tls, options))
+        }
+        Transport::Quic => {
+            let options = chronik_link_quic::Options {
+                mtu_bytes: u16::try_from(quic.mtu_bytes).unwrap_or(chronik_link_quic::MTU_BYTES_MIN),
+                segmentation_offload: quic.segmentation_offload,
+                congestion: match quic.congestion {
+                    Congestion::Cubic => chronik_link_quic::Congestion::Cubic,
+                    Congestion::NewReno => chronik_link_quic::Congestion::NewReno,
+                    Congestion::Bbr => chronik_link_quic::Congestion::Bbr,
+                },
+                stream_window_bytes: bytes(quic.stream_window_bytes),
+                connection_window_bytes: bytes(quic.connection_window_bytes),
+                initial_rtt_ms: u32::try_from(quic.initial_rtt_ms.0).unwrap_or(1),
+                socket_buffer_bytes: bytes(quic.socket_buffer_bytes),
+            };
+            Arc::new(QuicLink::new(tls, options)?)
+        }
+    })
+}
+
+/// Why there is no storage engine.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error(transparent)]
+    Segment(#[from] StartError),
+    #[error(transparent)]
+    Plugin(#[from] plugin::PluginStartError),
+}
+
+/// Starts the storage engine that the configuration names, and says what it is.
+pub async fn storage(config: &Config) -> Result<(Arc<dyn WalEngine>, Stored), StorageError> {
+    let mut name = config.storage.engine.to_string();
+    let engine: Arc<dyn WalEngine> = match config.storage.engine {
+        Engine::Plugin => {
+            let built_in = SegmentEngine::start(config.node.data_dir.join(LOGS_DIRECTORY), segment_options(config))?;
+            let (engine, of) = plugin::start(config, Arc::new(built_in)).await?;
+            name = format!("{name} {of}");
+            engine
+        }
+        Engine::Memory => Arc::new(MemoryEngine::new(config.storage.memory.bytes.as_u64())),
+        Engine::Segment => {
+            Arc::new(SegmentEngine::start(config.node.data_dir.join(LOGS_DIRECTORY), segment_options(config))?)
+        }
+    };
+    let survives = engine.capabilities().survives;
+    Ok((engine, Stored { engine: name, survives }))
 }
 
 fn segment_options(config: &Config) -> SegmentOptions {
@@ -37,6 +140,8 @@ fn segment_options(config: &Config) -> SegmentOptions {
                 Wanted::IfOwn => SyncFilesystem::IfOwn,
                 Wanted::Always => SyncFilesystem::Always,
             },
+            journal_bytes: given.sync_journal_bytes.as_u64(),
+            gather_wait: std::time::Duration::from_micros(given.sync_gather_us.into()),
         },
         ..SegmentOptions::default()
     }

@@ -1,21 +1,33 @@
-//! What the handlers share, and how the led partitions follow the metadata.
+//! What the handlers share, and how the replicas here follow the metadata.
 
+use crate::assemble::stored::Stored;
 use crate::clock::Clock;
+use crate::cluster::asks::Asks;
+use crate::cluster::node::QuorumStatus;
+use crate::cluster::replicate::Replication;
 use crate::config::Config;
 use crate::groups::Groups;
 use crate::kafka::connection::MemoryBudget;
 use crate::kafka::context::Authorizer;
 use crate::kafka::fetch_sessions::FetchSessions;
-use crate::metadata::{Applied, MetadataLog, ProducerIds};
+use crate::metadata::{Applied, Creation, MetadataLog, ProducerIds};
 use crate::metrics::{Metrics, MetricsSource, PartitionSample, Snapshot};
 use crate::partitions::PartitionTable;
 use crate::partitions::table::Assignment;
 use crate::partitions::upkeep;
 use async_trait::async_trait;
-use chronik_core::ids::{LogId, NodeId, TopicId};
+use chronik_core::driver::{Assumption, Part};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, TopicId};
+use chronik_core::metadata::names::CONSUMER_OFFSETS;
 use chronik_core::metadata::{Change, Delta, Image, Topic};
+use chronik_core::partition::leader::Durability;
+use chronik_core::partition::replicas::Membership;
 use chronik_core::partition::retention::Retention;
+use chronik_link::raft::RaftLanes;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// One broker, as its handlers see it.
 pub struct Broker {
@@ -25,15 +37,36 @@ pub struct Broker {
     pub metadata: MetadataLog,
     pub partitions: Arc<PartitionTable>,
     pub producer_ids: ProducerIds,
+    pub creation: Creation,
     pub groups: Arc<Groups>,
     pub sessions: Arc<FetchSessions>,
     pub metrics: Arc<Metrics>,
     pub authorizer: Box<dyn Authorizer>,
+    pub stored: Stored,
+    /// What a broker among others has besides.
+    pub cluster: Option<InCluster>,
     /// What answers with records in them may hold together until they are sent.
     pub answer_memory: MemoryBudget,
 }
 
+/// See [`Broker::cluster`].
+pub struct InCluster {
+    pub asks: Arc<Asks>,
+    pub status: watch::Receiver<QuorumStatus>,
+    pub raft: Arc<RaftLanes>,
+    pub replication: Arc<Replication>,
+}
+
 impl Broker {
+    /// Whom clients are to ask what a controller decides: the controller, or where it cannot be sent to, another broker,
+    /// since all of them hand on. A client that is told of nobody, or of one that is not among the brokers, may not look
+    /// again for minutes.
+    pub fn controller(&self, image: &Image) -> Option<NodeId> {
+        let Some(cluster) = &self.cluster else { return Some(self.node) };
+        let named = cluster.asks.controller().into_iter().chain([self.node]).chain(image.brokers().keys().copied());
+        named.into_iter().find(|node| image.is_active(*node))
+    }
+
     /// What upkeep goes by, for a topic that exists.
     pub fn upkeep_rules(&self, topic: TopicId) -> Option<upkeep::Rules> {
         let image = self.metadata.image();
@@ -49,7 +82,8 @@ impl Broker {
 /// Opens, changes and deletes logs as the metadata says.
 pub struct FollowMetadata {
     pub node: NodeId,
-    pub clock: Clock,
+    /// For how long a replica in sync may lack records.
+    pub replica_lag_max: Duration,
     pub partitions: Arc<PartitionTable>,
     pub metrics: Arc<Metrics>,
     /// Set once they are up.
@@ -59,27 +93,59 @@ pub struct FollowMetadata {
 impl FollowMetadata {
     fn assignment(&self, topic: &Topic, partition: i32) -> Option<Assignment> {
         let facts = topic.partition(partition)?;
-        (facts.leader == Some(self.node)).then(|| Assignment {
+        if !facts.replicas.contains(&self.node) {
+            return None;
+        }
+        let part = if facts.leader == Some(self.node) {
+            let membership = Membership {
+                replicas: facts.replicas.iter().copied().collect(),
+                in_sync: facts.isr.iter().copied().collect(),
+                in_sync_min: facts.in_sync_min(&topic.config),
+                partition_epoch: facts.partition_epoch,
+            };
+            Part::Lead { membership, lag_max: self.replica_lag_max }
+        } else {
+            Part::Follow { leader: facts.leader, unclean_epoch: facts.unclean_epoch }
+        };
+        // What was acknowledged under another durability holds until all in sync are known to have synced it.
+        let durability =
+            if facts.is_unsynced(&topic.config) { Durability::Replicated } else { topic.config.durability };
+        Some(Assignment {
             id: LogId { topic: topic.id, partition },
             topic: topic.name.to_string(),
             metrics: self.metrics.topic(&topic.name),
-            leader_epoch: facts.leader_epoch,
-            durability: topic.config.durability,
+            assumption: Assumption { epoch: facts.leader_epoch, durability, part },
             segment_bytes: topic.config.segment_bytes,
         })
     }
 
-    /// Opens everything that the image says this node leads: at start.
-    pub async fn open_all(&self, image: &Image) {
+    /// Opens everything that the image says this node has.
+    async fn open_all(&self, image: &Image) {
         let of = |topic: &Arc<Topic>| {
             let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
             (0..count).filter_map(|partition| self.assignment(topic, partition)).collect::<Vec<_>>()
         };
-        self.open(image.topics().flat_map(of).collect()).await;
+        self.assign(image.topics().flat_map(of).collect()).await;
     }
 
-    async fn open(&self, assignments: Vec<Assignment>) {
-        for failure in self.partitions.open(assignments, self.clock.wall()).await {
+    /// Opens what the image says this node has, as nobody's followers; gives those logs that have lost what was committed.
+    /// What each is follows when this process is registered.
+    pub async fn open_idle(&self, image: &Image) -> Vec<LogId> {
+        let idle = |mut assignment: Assignment| {
+            assignment.assumption.epoch = LeaderEpoch(-1);
+            assignment.assumption.part = Part::Follow { leader: None, unclean_epoch: None };
+            assignment
+        };
+        let of = |topic: &Arc<Topic>| {
+            let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+            (0..count).filter_map(|partition| self.assignment(topic, partition)).map(idle).collect::<Vec<_>>()
+        };
+        self.assign(image.topics().flat_map(of).collect()).await;
+        self.partitions.damaged()
+    }
+
+    async fn assign(&self, assignments: Vec<Assignment>) {
+        for failure in self.partitions.assign(assignments).await {
             // The others serve; clients of this one are told of a storage error until the cause is mended.
             tracing::error!(error = &failure as &dyn std::error::Error, "a partition is offline");
         }
@@ -87,9 +153,8 @@ impl FollowMetadata {
 
     fn reconfigure(&self, topic: &Topic) {
         for partition in 0..i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX) {
-            let Some(led) = self.partitions.get(topic.id, partition) else { continue };
-            led.change_leader(|leader| leader.set_durability(topic.config.durability));
-            if let Some(segmented) = led.log().segmented() {
+            let Some(replica) = self.partitions.get(topic.id, partition) else { continue };
+            if let Some(segmented) = replica.log().segmented() {
                 segmented.set_segment_bytes(topic.config.segment_bytes);
             }
         }
@@ -98,12 +163,28 @@ impl FollowMetadata {
 
 #[async_trait]
 impl Applied for FollowMetadata {
+    async fn begin(&self, image: &Arc<Image>) {
+        self.open_all(image).await;
+    }
+
     async fn applied(&self, image: &Arc<Image>, delta: &Delta) {
-        let mut open = Vec::new();
+        // A topic's creation and its first settings speak of the same replicas.
+        let mut assigned = BTreeMap::new();
+        let mut gone = Vec::new();
+        let mut coordinators_moved = false;
         for change in &delta.changes {
             match change {
-                Change::PartitionAdded { topic, partition } => {
-                    open.extend(image.topic_by_id(*topic).and_then(|topic| self.assignment(topic, *partition)));
+                Change::PartitionAdded { topic, partition } | Change::PartitionChanged { topic, partition } => {
+                    let Some(of) = image.topic_by_id(*topic) else { continue };
+                    coordinators_moved |= &*of.name == CONSUMER_OFFSETS;
+                    match self.assignment(of, *partition) {
+                        Some(assignment) => drop(assigned.insert(assignment.id, assignment)),
+                        // It was moved to other nodes.
+                        None if self.partitions.get(*topic, *partition).is_some() => {
+                            gone.push(LogId { topic: *topic, partition: *partition });
+                        }
+                        None => {}
+                    }
                 }
                 Change::TopicDeleted(topic) => {
                     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
@@ -123,19 +204,33 @@ impl Applied for FollowMetadata {
                 Change::TopicConfig(topic) => {
                     if let Some(topic) = image.topic_by_id(*topic) {
                         self.reconfigure(topic);
+                        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                        // How many must be in sync may be different now.
+                        let all = (0..count).filter_map(|partition| self.assignment(topic, partition));
+                        assigned.extend(all.map(|assignment| (assignment.id, assignment)));
                     }
                 }
-                // With one node a partition's leader changes only in its epoch, before its log is opened.
-                Change::PartitionChanged { .. }
-                | Change::TopicCreated(_)
+                Change::TopicCreated(_)
                 | Change::Cluster
                 | Change::Features
                 | Change::BrokerRegistered(_)
+                | Change::BrokerState(_)
+                | Change::BrokerUnregistered(_)
                 | Change::BrokerConfig
                 | Change::ProducerIds => {}
             }
         }
-        self.open(open).await;
+        self.assign(assigned.into_values().collect()).await;
+        if let Err(failure) = self.partitions.delete(gone).await {
+            let error = &failure as &dyn std::error::Error;
+            tracing::error!(
+                error,
+                "a log that was moved to other nodes could not be removed: its space is not given back"
+            );
+        }
+        if let (true, Some(groups)) = (coordinators_moved, self.groups.get()) {
+            groups.adopt(image.clone()).await;
+        }
     }
 }
 
@@ -145,19 +240,29 @@ impl MetricsSource for Broker {
         self.metrics.fetch_sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
         let image = self.metadata.image();
         let sample = |partition: Arc<crate::partitions::Partition>| {
-            let position = partition.position();
+            let standing = partition.standing();
             let log = partition.log_state();
-            let wanted = image.topic_by_id(partition.id().topic).map_or(1, |topic| topic.config.min_insync_replicas);
+            let under_min_isr = partition.with_leader(|leader| leader.replicas().are_enough().is_err()) == Some(true);
+            let facts = image.partition(partition.id().topic, partition.id().partition);
+            let replicas = facts.map_or(0, |facts| facts.replicas.len());
+            let lag = partition.with_leader(|leader| {
+                let slowest = leader.replicas().followers().map(|(_, written, ..)| written).min();
+                slowest.map_or(0, |slowest| leader.log_end().since(slowest))
+            });
             PartitionSample {
                 topic: partition.topic().to_owned(),
                 partition: partition.index(),
-                log_start: position.log_start.0,
-                high_watermark: position.high_watermark.0,
-                log_end: position.log_end.0,
+                log_start: standing.log_start.0,
+                high_watermark: standing.high_watermark.0,
+                log_end: standing.log_end.0,
                 durable_end: log.durable_end.0,
                 log_bytes: log.bytes,
-                under_min_isr: wanted > 1,
+                under_min_isr,
                 offline: partition.has_failed(),
+                leads: standing.leads,
+                under_replicated: standing.leads && facts.is_some_and(|facts| facts.isr.len() < replicas),
+                leader_epoch: standing.epoch.0,
+                follower_lag: lag.unwrap_or(0),
             }
         };
         Snapshot {

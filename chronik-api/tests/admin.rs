@@ -208,7 +208,9 @@ async fn configurations_are_described_with_where_they_come_from_and_altered() {
     assert_eq!((of("max.message.bytes").value.as_deref(), of("max.message.bytes").config_source), (Some("2000000"), 4));
     assert_eq!(sources("max.message.bytes"), [4, 5]);
     assert!(configs.iter().all(|config| config.documentation.as_ref().is_some_and(|words| !words.is_empty())));
-    assert!(configs.iter().all(|config| config.config_type > 0 && !config.read_only && !config.is_sensitive));
+    assert!(configs.iter().all(|config| config.config_type > 0 && !config.is_sensitive));
+    let fixed: Vec<_> = configs.iter().filter(|config| config.read_only).collect();
+    assert!(matches!(fixed.as_slice(), [only] if only.name == "chronik.storage.survives" && only.config_source == 5));
 
     let refusals = [
         ((TOPIC, "t"), ("retention.ms", 0, Some("soon")), ErrorCode::INVALID_CONFIG, "LONG"),
@@ -294,6 +296,44 @@ async fn one_node_answers_truthfully_what_needs_several() {
     assert_eq!(codes, [ErrorCode::ELECTION_NOT_NEEDED, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION]);
     let all = elect_leaders::ElectLeadersRequest { topic_partitions: None, ..Default::default() };
     assert!(client.ask(all).await.replica_election_results.is_empty());
+
+    let to = |replicas| alter_partition_reassignments::ReassignablePartition { partition_index: 0, replicas };
+    let named = |partitions| alter_partition_reassignments::AlterPartitionReassignmentsRequest {
+        topics: vec![alter_partition_reassignments::ReassignableTopic { name: "t".into(), partitions }],
+        ..Default::default()
+    };
+    let answer = client.ask(named(vec![to(Some(vec![1])), to(Some(vec![1, 2])), to(None)])).await;
+    let codes: Vec<_> = answer.responses[0].partitions.iter().map(|answer| ErrorCode(answer.error_code)).collect();
+    let refused = [ErrorCode::INVALID_REPLICA_ASSIGNMENT, ErrorCode::NO_REASSIGNMENT_IN_PROGRESS];
+    assert_eq!(codes, [&[ErrorCode::NONE], &refused[..]].concat(), "it has no other node to move to");
+
+    let own = client.ask(unregister_broker::UnregisterBrokerRequest { broker_id: 1 }).await;
+    assert_eq!(ErrorCode(own.error_code), ErrorCode::INVALID_REQUEST, "it is at work");
+    let other = client.ask(unregister_broker::UnregisterBrokerRequest { broker_id: 2 }).await;
+    assert_eq!(ErrorCode(other.error_code), ErrorCode::BROKER_ID_NOT_REGISTERED);
+
+    let voter = add_raft_voter::AddRaftVoterRequest { voter_id: 2, ..Default::default() };
+    let refused = client.ask(voter).await;
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::UNSUPPORTED_VERSION, "{:?}", refused.error_message);
+    let leaves =
+        |cluster_id| remove_raft_voter::RemoveRaftVoterRequest { cluster_id, voter_id: 1, ..Default::default() };
+    let refused = client.ask(leaves(Some("another".into()))).await;
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::INCONSISTENT_CLUSTER_ID);
+    let refused = client.ask(leaves(Some(cluster.cluster_id.clone()))).await;
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::UNSUPPORTED_VERSION, "nobody else could decide");
+
+    let level = |level| update_features::UpdateFeaturesRequest {
+        feature_updates: vec![update_features::FeatureUpdateKey {
+            feature: "metadata.version".into(),
+            max_version_level: level,
+            upgrade_type: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let too_high = client.ask(level(i16::MAX)).await;
+    assert_eq!(ErrorCode(too_high.error_code), ErrorCode::INVALID_UPDATE_VERSION, "{:?}", too_high.error_message);
+    assert_eq!(client.ask(update_features::UpdateFeaturesRequest::default()).await.error_code, 0);
 
     let moving = client.ask(list_partition_reassignments::ListPartitionReassignmentsRequest::default()).await;
     assert_eq!((moving.error_code, moving.topics.len()), (0, 0));
@@ -425,6 +465,11 @@ async fn every_version_is_answered() {
     in_every_version(client, incremental_alter_configs::IncrementalAlterConfigsRequest::default()).await;
     in_every_version(client, list_config_resources::ListConfigResourcesRequest::default()).await;
     in_every_version(client, elect_leaders::ElectLeadersRequest::default()).await;
+    in_every_version(client, alter_partition_reassignments::AlterPartitionReassignmentsRequest::default()).await;
+    in_every_version(client, update_features::UpdateFeaturesRequest::default()).await;
+    in_every_version(client, add_raft_voter::AddRaftVoterRequest::default()).await;
+    in_every_version(client, remove_raft_voter::RemoveRaftVoterRequest::default()).await;
+    in_every_version(client, unregister_broker::UnregisterBrokerRequest::default()).await;
     in_every_version(client, list_partition_reassignments::ListPartitionReassignmentsRequest::default()).await;
     in_every_version(client, describe_client_quotas::DescribeClientQuotasRequest::default()).await;
     let part = describe_quorum::PartitionData { partition_index: 0 };

@@ -363,3 +363,37 @@ async fn what_is_stored_can_be_read_by_any_consumer() {
     assert_eq!(value[..19], *b"\x00\x04\0\0\0\0\0\0\0\x03\0\0\0\0\x05mark");
     world.broker.stop().await;
 }
+
+#[tokio::test]
+async fn of_a_partition_that_is_named_twice_the_last_offset_counts_and_it_is_told_once() {
+    let mut world = World::new(at_once).await;
+    let mut request = commit_of("twice", "", -1, 5);
+    let again =
+        offset_commit::OffsetCommitRequestPartition { committed_offset: 7, ..request.topics[0].partitions[0].clone() };
+    request.topics[0].partitions.push(again);
+    let answer = world.client.ask_in(NAMED_COMMIT, request).await;
+    assert_eq!(answer.topics[0].partitions.iter().map(|it| it.error_code).collect::<Vec<_>>(), [0, 0]);
+    assert_eq!(world.committed_in("twice", TOPIC).await, 7);
+    let topic = offset_fetch::OffsetFetchRequestTopics {
+        name: TOPIC.into(),
+        partition_indexes: vec![0, 1, 0],
+        ..Default::default()
+    };
+    let group = offset_fetch::OffsetFetchRequestGroup {
+        group_id: "twice".into(),
+        topics: Some(vec![topic]),
+        ..Default::default()
+    };
+    let request = offset_fetch::OffsetFetchRequest { groups: vec![group.clone(), group], ..Default::default() };
+    let answer = world.client.ask_in(NAMED_OFFSETS, request).await;
+    assert_eq!(answer.groups.len(), 1);
+    let told = answer.groups[0].topics[0].partitions.iter().map(|it| (it.partition_index, it.committed_offset));
+    assert_eq!(told.collect::<Vec<_>>(), [(0, 7), (1, -1)]);
+    let partition = offset_delete::OffsetDeleteRequestPartition { partition_index: 0 };
+    let topic = offset_delete::OffsetDeleteRequestTopic { name: TOPIC.into(), partitions: vec![partition; 2] };
+    let request = offset_delete::OffsetDeleteRequest { group_id: "twice".into(), topics: vec![topic] };
+    let answer = world.client.ask(request).await;
+    assert_eq!(answer.topics[0].partitions.iter().map(|it| it.error_code).collect::<Vec<_>>(), [0, 0]);
+    assert_eq!(world.committed_in("twice", TOPIC).await, -1);
+    world.broker.stop().await;
+}

@@ -99,6 +99,9 @@ async fn a_retried_batch_is_stored_once_and_answered_with_its_first_offset() {
     }
     let again = client.produce("t", -1, send(2, &["v"])).await;
     assert_eq!((again.error_code, again.base_offset), (0, 2));
+    let long_ago = client.produce("t", -1, send(0, &["v"])).await;
+    let already = ErrorCode::DUPLICATE_SEQUENCE_NUMBER.0;
+    assert_eq!((long_ago.error_code, long_ago.base_offset), (already, -1), "stored, where is forgotten");
     let gap = client.produce("t", -1, send(9, &["v"])).await;
     assert_eq!(gap.error_code, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER.0);
     let old = sealed(idempotent(id.producer_id, id.producer_epoch - 1, 6, &["v"]));
@@ -387,6 +390,23 @@ async fn zstd_needs_a_client_that_knows_it() {
     assert_eq!(old.responses[0].partition_responses[0].error_code, ErrorCode::UNSUPPORTED_COMPRESSION_TYPE.0);
     let new = client.ask_in(7, produce_to("t", -1, packed)).await;
     assert_eq!(new.responses[0].partition_responses[0].error_code, 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_small_enough_only_while_it_is_packed_is_too_large() {
+    let broker = start(|_| {}).await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("t", 1, &[("compression.type", "uncompressed"), ("max.message.bytes", "2000")]).await;
+    client.create_topic("as-it-comes", 1, &[("max.message.bytes", "2000")]).await;
+    let plain = batch(&[&"x".repeat(3_000)]);
+    let packed = chronik_api::compression::deflate(Compression::Gzip, &plain.records, None).expect("it compresses");
+    let packed = sealed(plain.with_records(Compression::Gzip, packed));
+    assert!(packed.len() < 2_000);
+    let refused = client.produce("t", -1, packed.clone()).await;
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::MESSAGE_TOO_LARGE, "{:?}", refused.error_message);
+    assert_eq!(client.offset_at(1, "t", -1).await.offset, 0, "nothing was stored");
+    assert_eq!(client.produce("as-it-comes", -1, packed).await.error_code, 0);
     broker.stop().await;
 }
 

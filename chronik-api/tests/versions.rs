@@ -157,14 +157,19 @@ async fn what_is_advertised_is_answered_except_what_is_only_for_show() {
         delete_groups::DeleteGroupsRequest,
         elect_leaders::ElectLeadersRequest,
         incremental_alter_configs::IncrementalAlterConfigsRequest,
+        alter_partition_reassignments::AlterPartitionReassignmentsRequest,
         list_partition_reassignments::ListPartitionReassignmentsRequest,
         offset_delete::OffsetDeleteRequest,
         describe_client_quotas::DescribeClientQuotasRequest,
         describe_quorum::DescribeQuorumRequest,
+        update_features::UpdateFeaturesRequest,
         describe_cluster::DescribeClusterRequest,
         describe_producers::DescribeProducersRequest,
+        unregister_broker::UnregisterBrokerRequest,
         list_config_resources::ListConfigResourcesRequest,
         describe_topic_partitions::DescribeTopicPartitionsRequest,
+        add_raft_voter::AddRaftVoterRequest,
+        remove_raft_voter::RemoveRaftVoterRequest,
     ];
     assert_eq!(answered, told.api_keys.iter().map(|api| api.api_key).collect::<Vec<_>>(), "each is asked here");
     broker.stop().await;

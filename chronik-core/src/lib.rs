@@ -16,6 +16,7 @@
 //! - [`batch`]: Kafka's record batch v2: a small owned header before shared bytes.
 //! - [`metadata`]: what the cluster knows of itself: records, the image they make, and what a controller decides.
 //! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
+//! - [`raft_transport`]: what nodes say to each other about the metadata.
 //! - [`replication`]: what leaders and followers say to each other.
 //! - [`group`]: what a group coordinator decides.
 
@@ -31,6 +32,7 @@ pub mod metadata;
 pub mod partition;
 pub mod payload;
 pub mod pending;
+pub mod raft_transport;
 pub mod replication;
 pub mod time;
 pub mod wal;

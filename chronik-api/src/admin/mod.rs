@@ -1,4 +1,4 @@
-//! Health and metrics over HTTP/1: `/healthz` (the process answers), `/readyz` (clients are served), `/metrics`.
+//! Health and metrics over HTTP/1: `/healthz` (the process answers), `/readyz` (clients are served), `/metrics`, `/cluster`.
 //!
 //! For a scraper, probes and people on the machine, not for the public: there is no access control, and it listens on
 //! loopback unless told otherwise. It is bounded all the same: connections, the size and the time of a request's head,
@@ -63,11 +63,29 @@ pub struct AdminState {
     pub exposition: Exposition,
     /// One scrape at a time: each holds the text of all metrics.
     scrape: tokio::sync::Mutex<()>,
+    /// What is known of the cluster.
+    cluster: ClusterStatus,
 }
+
+type ClusterStatus = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 impl AdminState {
     pub fn new(readiness: Readiness, exposition: Exposition) -> Self {
-        Self { readiness, exposition, scrape: tokio::sync::Mutex::new(()) }
+        Self {
+            readiness,
+            exposition,
+            scrape: tokio::sync::Mutex::new(()),
+            cluster: Box::new(|| serde_json::Value::Null),
+        }
+    }
+
+    /// Shows this at `/cluster`.
+    pub fn with_cluster(self, status: impl Fn() -> serde_json::Value + Send + Sync + 'static) -> Self {
+        Self { cluster: Box::new(status), ..self }
+    }
+
+    fn cluster(&self) -> Option<serde_json::Value> {
+        Some((self.cluster)()).filter(|status| !status.is_null())
     }
 }
 

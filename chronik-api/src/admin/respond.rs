@@ -8,6 +8,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE as CONTENT_TYPE_HEADER, H
 use hyper::{Method, Request, Response, StatusCode};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 const INDEX: &str = "\
 chronik's admin endpoint:
@@ -15,6 +16,7 @@ chronik's admin endpoint:
   /healthz   200 while the process answers
   /readyz    200 once clients are served, else 503 and the reason
   /metrics   for Prometheus
+  /cluster   nodes, Raft, partitions that are not fully in sync, as JSON
 ";
 
 /// Bodies of requests are not read: none of these takes one.
@@ -38,6 +40,12 @@ pub(super) async fn respond<B>(state: &AdminState, request: &Request<B>) -> Resp
                 Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be shown\n".into()),
             }
         }
+        "/cluster" => match state.cluster() {
+            Some(status) => answer(StatusCode::OK, JSON, format!("{status:#}\n")),
+            None => {
+                answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready: nothing is known of a cluster yet\n".into())
+            }
+        },
         _ => answer(StatusCode::NOT_FOUND, TEXT, format!("there is no such page\n\n{INDEX}")),
     }
 }

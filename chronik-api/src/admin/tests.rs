@@ -18,6 +18,10 @@ impl MetricsSource for MadeUp {
             log_end,
             high_watermark: log_end,
             under_min_isr: partition == 1,
+            leads: true,
+            under_replicated: partition == 1,
+            leader_epoch: 0,
+            follower_lag: 0,
             ..PartitionSample::default()
         };
         let lag = PartitionLag { topic: "orders".into(), partition: 0, committed: 40, lag: 2 };
@@ -94,6 +98,7 @@ async fn a_scrape_shows_what_was_counted_and_what_the_broker_says_of_itself() {
         "chronik_topic_produced_records_total{topic=\"orders\"} 42",
         "chronik_partition_high_watermark{topic=\"orders\",partition=\"0\"} 42",
         "chronik_under_min_isr_partitions 1",
+        "chronik_under_replicated_partitions 1",
         "chronik_group_members{group=\"bil\\\"l\\ning\\\\\",state=\"Stable\"} 3",
         "chronik_group_lag{group=\"bil\\\"l\\ning\\\\\",topic=\"orders\",partition=\"0\"} 2",
         "chronik_ready 0",

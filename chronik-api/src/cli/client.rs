@@ -102,6 +102,11 @@ pub(super) fn check(code: i16, message: Option<&Str>, doing: impl FnOnce() -> St
 }
 
 impl ClientError {
+    /// What is waited for is not there yet.
+    pub fn not_yet(doing: &str) -> Self {
+        Self::Refused { doing: doing.into(), code: ErrorCode::LEADER_NOT_AVAILABLE, message: None }
+    }
+
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused { code, .. } => Some(*code),

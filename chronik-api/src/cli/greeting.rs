@@ -1,5 +1,6 @@
 //! What a broker says when it is ready: where it is, what it keeps, and what to type next.
 
+use crate::assemble::stored::told;
 use crate::config::{Config, Durability, Engine};
 use crate::server::Up;
 use std::fmt::Write as _;
@@ -13,10 +14,8 @@ pub fn announce(config: &Config, up: &Up) {
 
 fn greeting(config: &Config, up: &Up) -> String {
     let mut text = format!("chronik {} is ready\n\n", env!("CARGO_PKG_VERSION"));
-    let mut line = |name: &str, value: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<12}{value}");
-    };
+    let mut rows: Vec<(String, String)> = Vec::new();
+    let mut line = |name: &str, value: String| rows.push((name.to_owned(), value));
     let several = up.listeners.len() > 1;
     for (listener, bound, advertised) in &up.listeners {
         let name = if several { format!("kafka {}", listener.name) } else { "kafka".to_owned() };
@@ -28,17 +27,24 @@ fn greeting(config: &Config, up: &Up) -> String {
         line(&name, shown);
     }
     match config.storage.engine {
-        Engine::Segment => {
+        Engine::Segment | Engine::Plugin => {
             let path = &config.node.data_dir;
             let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             line("data", absolute.display().to_string());
         }
         Engine::Memory => line("data", "in memory, gone when this process ends".to_owned()),
     }
-    line("engine", config.storage.engine.to_string());
+    let kept = told(up.stored.survives);
+    match &config.storage.plugin.path {
+        Some(path) if config.storage.engine == Engine::Plugin => {
+            line("engine", format!("{}, {} (what it keeps {kept})", up.stored.engine, path.display()));
+        }
+        _ => line("engine", format!("{} (what it keeps {kept})", up.stored.engine)),
+    }
     let meaning = match (config.topics.durability, config.storage.engine) {
         (Durability::Fsync, _) => "a record that is acknowledged with acks=all survives a power cut",
         (Durability::Replicated, Engine::Memory) => "acknowledged when appended",
+        (Durability::Replicated, Engine::Plugin) => "acknowledged when the plug-in says that it is written",
         (Durability::Replicated, Engine::Segment) => {
             "acknowledged when written: survives this process, not a power cut"
         }
@@ -47,6 +53,12 @@ fn greeting(config: &Config, up: &Up) -> String {
     match up.admin {
         Some(admin) => line("admin", format!("http://{admin}/  (healthz, readyz, metrics)")),
         None => line("admin", "off".to_owned()),
+    }
+    // A listener's name can be longer than what stands here otherwise.
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    for (name, value) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<width$}{value}");
     }
     let bootstrap = up.listeners.first().map(|(_, _, advertised)| advertised.to_string());
     let bootstrap = match bootstrap.as_deref() {
@@ -66,23 +78,44 @@ fn greeting(config: &Config, up: &Up) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assemble::stored::Stored;
+    use chronik_core::wal::Survives;
     use std::net::SocketAddr;
 
     fn started(config: &Config, port: u16) -> Up {
         let listener = config.listeners().remove(0);
         let bound: SocketAddr = ([127, 0, 0, 1], port).into();
         let advertised = crate::config::reach::advertised(&listener, bound);
-        Up { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()) }
+        let stored = Stored { engine: config.storage.engine.to_string(), survives: Survives::PowerLoss };
+        Up { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()), stored }
     }
 
     #[test]
     fn the_greeting_says_where_the_broker_is_what_it_keeps_and_what_to_type_next() {
         let config = Config::default();
         let text = greeting(&config, &started(&config, 9092));
-        for said in ["127.0.0.1:9092", "chronik-data", "segment", "fsync", "http://127.0.0.1:9644/"] {
+        for said in [
+            "127.0.0.1:9092",
+            "chronik-data",
+            "segment (what it keeps survives a power cut once synced)",
+            "fsync",
+            "http://127.0.0.1:9644/",
+        ] {
             assert!(text.contains(said), "{said} in {text}");
         }
         assert!(text.contains("chronik consume hello --from-beginning\n"), "{text}");
+    }
+
+    #[test]
+    fn each_of_several_listeners_is_named_apart_from_its_address() {
+        let config = Config::default();
+        let mut up = started(&config, 9092);
+        let (mut other, bound, advertised) = up.listeners[0].clone();
+        other.name = "for-those-outside".to_owned();
+        up.listeners.push((other, bound, advertised));
+        let text = greeting(&config, &up);
+        let line = text.lines().find(|line| line.contains("for-those-outside")).expect("it is named");
+        assert_eq!(line.split_whitespace().last(), Some("127.0.0.1:9092"), "{text}");
     }
 
     #[test]

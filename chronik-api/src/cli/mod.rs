@@ -2,20 +2,25 @@
 //!
 //! - [`serve`]: the broker as a process: logs, signals, limits of the system.
 //! - [`config`], [`bench`]: tools that need no broker.
+//! - [`dev`], [`cluster`]: a cluster on this machine; certificates for one, and how it stands.
 //! - [`topic`], [`group`], [`produce`], [`consume`]: small clients over [`client`].
 //! - [`dump`]: reads a log's files.
+//! - [`plugin`]: begins and judges storage engines of one's own.
 //!
 //! **Conventions.** Results go to standard output, as a table or with `--json` as JSON; everything else goes to standard
 //! error. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. An error says what to do next.
 
 mod bench;
 mod client;
+mod cluster;
 mod config;
 mod consume;
+mod dev;
 mod dump;
 pub mod greeting;
 mod group;
 mod output;
+mod plugin;
 mod produce;
 mod serve;
 mod signals;
@@ -33,13 +38,18 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: ConfigArgs,
+    serve: ServeArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the broker
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
+    /// Run a cluster of several nodes on this machine, for trying things out
+    Dev(dev::DevArgs),
+    /// Show a cluster, or make certificates for one
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -56,6 +66,9 @@ enum Command {
     /// Look into a log's files
     #[command(subcommand)]
     Log(dump::LogCommand),
+    /// Begin and judge storage engines of one's own
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Measure a broker: runs chronik-bench with the arguments given
     #[command(disable_help_flag = true)]
     Bench(bench::BenchArgs),
@@ -73,6 +86,17 @@ struct ConfigArgs {
     /// Override one key, like --set kafka.listen=0.0.0.0:9092; may be given many times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// How a broker is started.
+#[derive(Args, Clone, Debug)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Create the cluster that the configuration names, once all its voters are started so. Without it a node that knows of
+    /// no cluster waits for one that exists
+    #[arg(long)]
+    bootstrap: bool,
 }
 
 /// What every Kafka client of the command line is told.
@@ -113,12 +137,15 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Dev(args)) => dev::run(args),
+        Some(Command::Cluster(command)) => cluster::run(command),
         Some(Command::Config(command)) => config::run(command),
         Some(Command::Topic(command)) => topic::run(command),
         Some(Command::Group(command)) => group::run(command),
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Log(command)) => dump::run(command),
+        Some(Command::Plugin(command)) => plugin::run(command),
         Some(Command::Bench(args)) => bench::run(args),
     };
     match done {

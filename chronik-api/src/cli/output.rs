@@ -24,6 +24,14 @@ impl Failure {
         Self::Failed(what.into())
     }
 
+    /// What is told.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Usage(what) | Self::Failed(what) => what,
+            Self::NobodyReads => "nobody reads",
+        }
+    }
+
     /// Tells it and gives the exit code.
     pub fn report(self) -> ExitCode {
         let (what, code) = match self {

@@ -1,6 +1,6 @@
 //! `chronik serve`: the broker as a process: logs, the system's limits, signals.
 
-use super::ConfigArgs;
+use super::ServeArgs;
 use super::greeting;
 use super::output::Failure;
 use super::signals::Asked;
@@ -12,8 +12,8 @@ use tracing_subscriber::EnvFilter;
 /// File handles besides those of connections: logs, their indexes, the runtime.
 const OTHER_FILES: u64 = 1_000;
 
-pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
-    let config = args.load()?.config;
+pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let config = args.config.load()?.config;
     log_to_standard_error(&config.log)?;
     raise_file_limit(&config);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -24,7 +24,9 @@ pub(super) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let runtime = runtime.build().map_err(|why| Failure::failed(format!("cannot start threads: {why}")))?;
     let served = runtime.block_on(async {
         let asked = Asked::listen().map_err(|why| Failure::failed(format!("cannot listen for signals: {why}")))?;
-        crate::server::run(config, asked_to_stop(asked), greeting::announce).await.map_err(|why| told(&why))
+        crate::server::run(config, args.bootstrap, asked_to_stop(asked), greeting::announce)
+            .await
+            .map_err(|why| told(&why))
     });
     // Whatever still runs in the background has had its time: blocking work must not hold up the exit.
     runtime.shutdown_background();

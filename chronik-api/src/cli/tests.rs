@@ -21,7 +21,7 @@ fn without_a_command_it_serves_with_the_same_options() {
             Some(Command::Serve(args)) => args,
             Some(other) => panic!("{line} is {other:?}"),
         };
-        assert_eq!(args.set, ["node.id=2", "a=b"]);
+        assert_eq!(args.config.set, ["node.id=2", "a=b"]);
     }
 }
 
@@ -34,10 +34,11 @@ fn bench_hands_everything_on() {
 }
 
 #[test]
-fn what_later_versions_bring_is_no_command_yet() {
-    for line in ["chronik dev", "chronik plugin check x", "chronik cluster"] {
-        assert!(parse(line).is_err(), "{line}");
-    }
+fn plugins_are_begun_and_checked_by_name() {
+    assert!(parse("chronik plugin new mine --lang rust --sdk plugins/sdk").is_ok());
+    assert!(parse("chronik plugin check mine.so --rule k01 --rule d --no-bench --json").is_ok());
+    assert!(parse("chronik plugin new mine --lang cobol").is_err());
+    assert!(parse("chronik plugin check").is_err());
 }
 
 #[test]

@@ -208,18 +208,23 @@ fn describe(name: &str, args: &ClientArgs) -> Result<(), Failure> {
     Ok(table.print(&mut out)?)
 }
 
-/// The configs that somebody set for the topic itself.
+/// The configs that somebody set for the topic itself, and what its records outlive.
 fn configs_of(client: &mut Client, topic: &str) -> Result<Vec<DescribeConfigsResourceResult>, ClientError> {
     /// Resource type and config source, as the protocol numbers them.
     const TOPIC: i8 = 2;
     const OF_TOPIC: i8 = 1;
+    const SURVIVES: &str = "chronik.storage.survives";
     let resource =
         DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.into(), configuration_keys: None };
     let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
     let answer = client.ask(To::Any, &request)?;
     let Some(result) = answer.results.into_iter().next() else { return Ok(Vec::new()) };
     check(result.error_code, result.error_message.as_ref(), || format!("asking for the configs of {topic}"))?;
-    Ok(result.configs.into_iter().filter(|config| config.config_source == OF_TOPIC).collect())
+    Ok(result
+        .configs
+        .into_iter()
+        .filter(|config| config.config_source == OF_TOPIC || &*config.name == SURVIVES)
+        .collect())
 }
 
 fn delete(names: &[String], if_exists: bool, args: &ClientArgs) -> Result<(), Failure> {

@@ -6,9 +6,6 @@
 pub(super) fn sentence(key: &str) -> Option<&'static str> {
     let last = key.rsplit_once('.').map_or(key, |(_, last)| last);
     Some(match (key.split(['.', '[']).next()?, last) {
-        ("cluster" | "raft", _) => "belongs to clusters of several nodes, and this version runs a single node",
-        ("replication", _) => "belongs to replication between nodes, and this version runs a single node",
-        ("storage", "plugin") => "belongs to storage plug-ins, which this version does not load",
         ("kafka" | "admin", "tls") => "asks for TLS, which this version does not have; use a private network meanwhile",
         ("kafka" | "admin", "sasl") => {
             "asks for SASL, which this version does not have; use a private network meanwhile"
@@ -47,6 +44,7 @@ pub(super) fn kafka_name(key: &str) -> Option<&'static str> {
         "group.max.size" => "groups.max_size",
         "offsets.retention.minutes" => "groups.offsets_retention_minutes",
         "offsets.topic.num.partitions" => "groups.offsets_partitions",
+        "offsets.topic.replication.factor" => "groups.offsets_replication_factor",
         "offset.metadata.max.bytes" => "groups.offset_metadata_bytes",
         "socket.request.max.bytes" => "limits.request_bytes",
         "max.connections" => "limits.connections",

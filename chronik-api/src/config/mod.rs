@@ -5,6 +5,7 @@
 //! suggestion. Nothing here looks at the machine: whether an address resolves is asked at start ([`reach`]).
 
 mod address;
+mod cluster;
 mod later;
 mod problem;
 pub mod reach;
@@ -17,6 +18,7 @@ pub mod units;
 mod validate;
 
 pub use address::{AdvertisedAddress, ListenAddress, NotAnAddress};
+pub use cluster::*;
 pub use problem::{ConfigError, Problem};
 pub use sections::*;
 pub use sources::{ENVIRONMENT_PREFIX, Sources};
@@ -103,6 +105,11 @@ impl Loaded {
 }
 
 impl Config {
+    /// This node is one of several.
+    pub fn is_cluster(&self) -> bool {
+        !self.cluster.voters.0.is_empty()
+    }
+
     /// Where Kafka clients connect, whichever way it was written. Never empty.
     pub fn listeners(&self) -> Vec<Listener> {
         if self.kafka.listeners.is_empty() {

@@ -1,6 +1,7 @@
 //! The sections and keys of the configuration. Every limit says why it is there and why it is this high.
 
 use super::address::{AdvertisedAddress, ListenAddress};
+use super::cluster::{Cluster, Raft, Replication};
 use super::setting::{choice, section};
 use super::units::{ByteSize, Millis, Minutes};
 use std::path::PathBuf;
@@ -19,6 +20,12 @@ section! {
         kafka: Kafka = Kafka::default();
         /// Health and metrics over HTTP.
         admin: Admin = Admin::default();
+        /// A cluster of several nodes.
+        cluster: Cluster = Cluster::default();
+        /// The metadata's way between nodes.
+        raft: Raft = Raft::default();
+        /// Records' way between nodes.
+        replication: Replication = Replication::default();
         /// How logs are kept.
         storage: Storage = Storage::default();
         /// Topics: what is created on demand, and what holds where a topic's own configs say nothing.
@@ -89,21 +96,56 @@ choice! {
         Segment = "segment",
         /// Nothing outlives the process: for tests and measurements.
         Memory = "memory",
-    }
-    later {
-        "plugin": "asks for a storage plug-in, which this version does not load; choose \"segment\" or \"memory\"",
+        /// What a shared library brings: see `storage.plugin`.
+        Plugin = "plugin",
     }
 }
 
 section! {
     /// How logs are kept.
     pub struct Storage {
-        /// The engine: "segment" (files) or "memory" (nothing outlives the process).
+        /// The engine: "segment" (files), "memory" (nothing outlives the process) or "plugin" (a shared library's).
         engine: Engine = Engine::Segment;
         /// Options of the engine "segment".
         segment: SegmentOptions = SegmentOptions::default();
         /// Options of the engine "memory".
         memory: MemoryOptions = MemoryOptions::default();
+        /// Options of the engine "plugin".
+        plugin: PluginOptions = PluginOptions::default();
+    }
+}
+
+section! {
+    /// A storage engine as a shared library. It is native code in the broker's process, and trusted as the broker is.
+    pub struct PluginOptions {
+        /// The shared library, as an absolute path. It and its directory belong to root or the broker's user, and nobody else
+        /// may write them.
+        path: Option<PathBuf> = None;
+        /// What its engine is told: a JSON object, as text. Without it an empty one.
+        options: Option<String> = None;
+        /// The file's SHA-256 in hexadecimal: another file is not loaded.
+        sha256: Option<String> = None;
+        /// Starting, opening and closing must end in so long.
+        lifecycle_timeout_ms: Millis = Millis(60_000), 100..=3_600_000;
+        /// Every other call must complete in so long, or its log is taken out of service.
+        call_timeout_ms: Millis = Millis(120_000), 100..=3_600_000;
+    }
+}
+
+impl PluginOptions {
+    /// The pinned hash; `Err` if what is given is none.
+    pub fn pin(&self) -> Result<Option<[u8; 32]>, String> {
+        let Some(text) = &self.sha256 else { return Ok(None) };
+        let wrong = || "is no SHA-256: 64 hexadecimal digits".to_owned();
+        let mut pin = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        for (byte, digits) in pin.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(Some(pin))
     }
 }
 
@@ -141,6 +183,12 @@ section! {
         sync_filesystem_from_logs: u32 = 8, 2..=10_000_000;
         /// Where it is allowed: "never", "if-own" (the data directory is a file system of its own), "always".
         sync_filesystem: SyncFilesystem = SyncFilesystem::IfOwn;
+        /// Each of the two files of the journal, which makes small writes to many logs durable with one sync; 0 for none,
+        /// at least 2 MiB otherwise. Made when it is of use.
+        sync_journal_bytes: ByteSize = ByteSize::mib(16), 0..=ByteSize::MIB << 8;
+        /// Microseconds between a sync of the journal that many logs shared and the next one: fewer syncs where many write
+        /// at once, each for more of them. Who writes alone never waits. 0 for none.
+        sync_gather_us: u32 = 1_000, 0..=100_000;
     }
 }
 
@@ -205,7 +253,7 @@ section! {
         auto_create: bool = true;
         /// Partitions of a topic whose creator does not say.
         default_partitions: i32 = 1, 1..=100_000;
-        /// Replicas of a topic whose creator does not say; there is one node to hold them.
+        /// Replicas of a topic whose creator does not say.
         default_replication_factor: i32 = 1, 1..=I32_MAX;
         /// In-sync replicas without which `acks=all` is refused.
         min_insync_replicas: i32 = 1, 1..=I32_MAX;
@@ -255,6 +303,8 @@ section! {
         offsets_retention_check_interval_ms: Millis = Millis::minutes(10), 1..=I64_MAX;
         /// Partitions of `__consumer_offsets`; fixed once the topic exists. Kafka's default.
         offsets_partitions: i32 = 50, 1..=10_000;
+        /// Its replicas; as many as there are brokers, where those are fewer when it is made. Kafka's default.
+        offsets_replication_factor: i32 = 3, 1..=1_000;
         /// Size of its segments: smaller ones are compacted and recovered sooner. Kafka's default.
         offsets_segment_bytes: ByteSize = ByteSize::mib(100), ByteSize::KIB..=I32_MAX;
         /// Bytes of text that a commit may carry beside an offset. Kafka's default.

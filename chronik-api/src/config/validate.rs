@@ -2,7 +2,7 @@
 
 use super::address;
 use super::problem::Problem;
-use super::{Config, Durability, Engine, Listener};
+use super::{Config, Durability, Engine, Listener, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys that contradict each other, or the one machine there is.
@@ -31,6 +31,7 @@ impl Config {
     pub(super) fn conflicts(&self, is_set: &dyn Fn(&str) -> bool) -> Vec<Conflict> {
         let mut found = Vec::new();
         self.listener_conflicts(is_set, &mut found);
+        self.cluster_conflicts(is_set, &mut found);
         self.topic_conflicts(&mut found);
         self.limit_conflicts(&mut found);
         if let Some(why) = level_mistake(&self.log.level) {
@@ -102,11 +103,11 @@ impl Config {
 
     fn topic_conflicts(&self, found: &mut Vec<Conflict>) {
         let topics = &self.topics;
-        if topics.default_replication_factor > 1 {
+        if topics.default_replication_factor > 1 && !self.is_cluster() {
             found.push(Conflict::new(
                 &["topics.default_replication_factor"],
                 format!("is {}, but there is one node to hold replicas", topics.default_replication_factor),
-                "Write 1; this version runs a single node.",
+                "Write 1, or name the cluster's nodes in cluster.voters.",
             ));
         }
         if topics.min_insync_replicas > topics.default_replication_factor {
@@ -126,11 +127,107 @@ impl Config {
                 "Write durability = \"replicated\", or engine = \"segment\".",
             ));
         }
+        self.plugin_conflicts(found);
         if topics.max_message_bytes > topics.segment_bytes {
             found.push(Conflict::new(
                 &["topics.max_message_bytes", "topics.segment_bytes"],
                 format!("is {}, more than a segment holds ({})", topics.max_message_bytes, topics.segment_bytes),
                 "Raise topics.segment_bytes or lower this.",
+            ));
+        }
+    }
+
+    fn plugin_conflicts(&self, found: &mut Vec<Conflict>) {
+        let plugin = &self.storage.plugin;
+        let keys = ["storage.plugin.path", "storage.engine"];
+        match (&plugin.path, self.storage.engine) {
+            (None, Engine::Plugin) => {
+                let what = "is missing, and storage.engine is \"plugin\"";
+                found.push(Conflict::new(&keys, what, "Name the shared library, from the root on."));
+            }
+            (Some(path), Engine::Plugin) if !path.is_absolute() => {
+                let what = "is not absolute: what is loaded must not depend on where the broker starts";
+                found.push(Conflict::new(&keys, what, "Say where the shared library is, from the root on."));
+            }
+            (Some(_), Engine::Segment | Engine::Memory) => {
+                let what = format!("names a plug-in, but storage.engine is \"{}\"", self.storage.engine);
+                found.push(Conflict::new(&keys, what, "Write storage.engine = \"plugin\", or take the path away."));
+            }
+            _ => {}
+        }
+        if let Err(what) = plugin.pin() {
+            found.push(Conflict::new(&["storage.plugin.sha256"], what, "`sha256sum FILE` tells it."));
+        }
+        let is_object =
+            |text: &String| serde_json::from_str::<serde_json::Value>(text).is_ok_and(|json| json.is_object());
+        if !plugin.options.as_ref().is_none_or(is_object) {
+            let what = "is not a JSON object";
+            found.push(Conflict::new(&["storage.plugin.options"], what, "Write it as text, like '{\"key\": 1}'."));
+        }
+    }
+
+    fn cluster_conflicts(&self, is_set: &dyn Fn(&str) -> bool, found: &mut Vec<Conflict>) {
+        let tls = &self.cluster.tls;
+        let given = [("cert", &tls.cert), ("key", &tls.key), ("ca", &tls.ca)];
+        if let Some((missing, _)) = given.iter().find(|(_, file)| file.is_none())
+            && given.iter().any(|(_, file)| file.is_some())
+        {
+            let key = format!("cluster.tls.{missing}");
+            found.push(Conflict::new(&[&key], "is missing", "TLS between nodes takes cert, key and ca together."));
+        }
+        if !self.is_cluster() {
+            let (raft, replication) = (super::Raft::default(), super::Replication::default());
+            let alone = [
+                ("raft.listen", self.raft.listen == raft.listen),
+                ("raft.transport", self.raft.transport == raft.transport),
+                ("replication.listen", self.replication.listen == replication.listen),
+                ("replication.transport", self.replication.transport == replication.transport),
+            ];
+            if let Some((key, _)) = alone.into_iter().find(|(key, is_default)| !is_default && is_set(key)) {
+                let what = "belongs to clusters, and cluster.voters names no node";
+                found.push(Conflict::new(&[key, "cluster.voters"], what, "Name the nodes in cluster.voters."));
+            }
+            return;
+        }
+        let mut nodes = BTreeSet::new();
+        for voter in &self.cluster.voters.0 {
+            if !nodes.insert(voter.node) {
+                let what = format!("names node {} more than once", voter.node);
+                found.push(Conflict::new(&["cluster.voters"], what, "Give each node an id of its own."));
+            }
+        }
+        let planes = [
+            ("raft", &self.raft.listen, self.raft.transport),
+            ("replication", &self.replication.listen, self.replication.transport),
+        ];
+        for (plane, listen, transport) in planes {
+            if transport == Transport::Quic && tls.files().is_none() {
+                found.push(Conflict::new(
+                    &[&format!("{plane}.transport"), "cluster.tls"],
+                    "is \"quic\", which is always encrypted, and there are no certificates",
+                    "Set cluster.tls.cert, key and ca; `chronik cluster certs DIRECTORY` makes them for a try.",
+                ));
+            }
+            if !listen.is_loopback() && tls.files().is_none() && !self.cluster.unsafe_plaintext_beyond_loopback {
+                found.push(Conflict::new(
+                    &[&format!("{plane}.listen"), "cluster.tls"],
+                    format!("is {listen}, where anyone could pose as a node: there are no certificates"),
+                    "Set cluster.tls.cert, key and ca (`chronik cluster certs DIRECTORY` makes them for a try), or listen on loopback.",
+                ));
+            }
+        }
+        if self.cluster.heartbeat_ms.0 * 3 > self.cluster.session_timeout_ms.0 {
+            found.push(Conflict::new(
+                &["cluster.heartbeat_ms", "cluster.session_timeout_ms"],
+                "is more than a third of cluster.session_timeout_ms: a lost one or two would fence a healthy broker",
+                "Lower it, or raise the time-out.",
+            ));
+        }
+        if self.raft.heartbeat_ms.0 * 5 > self.raft.election_timeout_ms.0 {
+            found.push(Conflict::new(
+                &["raft.heartbeat_ms", "raft.election_timeout_ms"],
+                "is more than a fifth of raft.election_timeout_ms: a short delay would elect another leader",
+                "Lower it, or raise the time-out.",
             ));
         }
     }

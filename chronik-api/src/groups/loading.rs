@@ -30,20 +30,20 @@ pub async fn load(
 ) -> Result<(), LoadError> {
     // After a crash the end of the log is synced before it can be read.
     let wake = Arc::new(Notify::new());
-    let position = loop {
+    let standing = loop {
         partition.watch(&wake);
-        let position = partition.position();
-        if position.high_watermark == position.log_end {
-            break position;
+        let standing = partition.standing();
+        if standing.high_watermark == standing.log_end {
+            break standing;
         }
         if partition.has_failed() {
             return Err(LoadError::Failed);
         }
         wake.notified().await;
     };
-    let mut from = position.log_start;
-    while from < position.log_end {
-        let range = ReadRange { from, upto: position.log_end, max_bytes: READ_BYTES, min_one: true };
+    let mut from = standing.log_start;
+    while from < standing.log_end {
+        let range = ReadRange { from, upto: standing.log_end, max_bytes: READ_BYTES, min_one: true };
         let chunk = partition.read(range).await?;
         if chunk.bytes.is_empty() {
             break;

@@ -10,19 +10,18 @@ pub mod shard;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::metadata::{MetadataLog, random};
+use crate::metadata::{Creation, MetadataLog};
 use crate::metrics::{GroupSample, Metrics, PartitionLag};
 use crate::partitions::PartitionTable;
 use chronik_core::group::records::CommittedOffset;
 use chronik_core::group::{Settings, coordinator_partition, snapshot};
-use chronik_core::ids::TopicId;
-use chronik_core::metadata::controller::{self, NewTopic};
+use chronik_core::ids::{LeaderEpoch, NodeId, TopicId};
+use chronik_core::metadata::controller::NewTopic;
 use chronik_core::metadata::names::CONSUMER_OFFSETS;
 use chronik_core::metadata::{Image, Topic};
 use chronik_proto_kafka::ErrorCode;
 use shard::Shard;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -30,19 +29,32 @@ use tokio::task::{AbortHandle, JoinSet};
 pub struct Groups {
     settings: Settings,
     wanted: NewTopic,
+    /// Replicas of `__consumer_offsets`, if there are so many brokers when it is made.
+    replicas_wanted: i16,
+    node: NodeId,
     clock: Clock,
     metadata: MetadataLog,
+    creation: Creation,
     partitions: Arc<PartitionTable>,
     shards: RwLock<BTreeMap<i32, Served>>,
-    tasks: tokio::sync::Mutex<JoinSet<()>>,
+    adopted: tokio::sync::Mutex<Adopted>,
 }
 
 /// A coordinator at work.
 struct Served {
     /// The `__consumer_offsets` that its partition is one of: the topic may be deleted, and made again under its name.
     topic: TopicId,
+    /// In which this broker leads the partition: in another one, others may have coordinated meanwhile.
+    epoch: LeaderEpoch,
     shard: Arc<Shard>,
     task: AbortHandle,
+}
+
+/// What [`Groups::adopt`] goes by.
+struct Adopted {
+    /// The coordinators'.
+    tasks: JoinSet<()>,
+    newest: Arc<Image>,
 }
 
 impl Groups {
@@ -52,6 +64,7 @@ impl Groups {
         config: &Config,
         clock: Clock,
         metadata: MetadataLog,
+        creation: Creation,
         partitions: Arc<PartitionTable>,
     ) -> Arc<Self> {
         let groups = &config.groups;
@@ -74,34 +87,48 @@ impl Groups {
         ];
         let wanted =
             NewTopic { partitions: groups.offsets_partitions, configs, ..NewTopic::with_defaults(CONSUMER_OFFSETS) };
+        let newest = metadata.image();
         let groups = Arc::new(Self {
             settings,
             wanted,
+            replicas_wanted: i16::try_from(groups.offsets_replication_factor).unwrap_or(i16::MAX),
+            node: NodeId(config.node.id),
             clock,
             metadata,
+            creation,
             partitions,
             shards: RwLock::default(),
-            tasks: tokio::sync::Mutex::default(),
+            adopted: tokio::sync::Mutex::new(Adopted { tasks: JoinSet::new(), newest }),
         });
-        groups.adopt().await;
+        groups.adopt(groups.metadata.image()).await;
         groups
     }
 
-    /// Makes a coordinator for every partition of `__consumer_offsets` that has none yet.
-    async fn adopt(&self) {
-        let mut tasks = self.tasks.lock().await;
+    /// Makes a coordinator for every partition of `__consumer_offsets` that this broker leads and that has none yet, and ends
+    /// those of others. `image` may be newer than the one that is published: who acts on a change is told of it before.
+    pub async fn adopt(&self, image: Arc<Image>) {
+        let mut adopted = self.adopted.lock().await;
+        let Adopted { tasks, newest } = &mut *adopted;
         while tasks.try_join_next().is_some() {}
-        // Looked at under the lock, so that what a later look has found is not undone by an earlier one.
-        let image = self.metadata.image();
+        // Kept under the lock, so that what a later look has found is not undone by an earlier one.
+        if newest.position().next < image.position().next {
+            *newest = image;
+        }
+        let image = newest.clone();
         let Some(topic) = image.topic(CONSUMER_OFFSETS) else { return };
         let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
         dismiss(&mut shards, |served| served.topic != topic.id);
         for index in 0..partitions_of(topic) {
-            let Some(partition) = self.partitions.get(topic.id, index) else { continue };
+            let partition = self.partitions.get(topic.id, index).filter(|partition| partition.standing().leads);
+            let epoch = partition.as_ref().map(|partition| partition.standing().epoch);
+            if shards.get(&index).is_some_and(|served| Some(served.epoch) != epoch) {
+                dismiss_one(&mut shards, index);
+            }
+            let (Some(partition), Some(epoch)) = (partition, epoch) else { continue };
             shards.entry(index).or_insert_with(|| {
                 let shard = Shard::new(partition, self.settings.clone(), self.clock);
                 let task = tasks.spawn(shard.clone().run(topics_that_are_gone(self.metadata.clone())));
-                Served { topic: topic.id, shard, task }
+                Served { topic: topic.id, epoch, shard, task }
             });
         }
     }
@@ -114,7 +141,7 @@ impl Groups {
                     self.create().await?;
                 }
                 // Somebody may also have made the topic by hand.
-                self.adopt().await;
+                self.adopt(self.metadata.image()).await;
                 self.find(group)
             }
             found => found,
@@ -122,18 +149,34 @@ impl Groups {
     }
 
     async fn create(&self) -> Result<(), ErrorCode> {
-        let wanted = self.wanted.clone();
-        let created = self
-            .metadata
-            .propose_sure::<_, Infallible>(move |image| controller::create_topics(image, &[wanted], random::topic_id))
-            .await;
-        match created {
-            Ok(_) => Ok(()),
-            Err(cause) => {
-                tracing::warn!(%cause, "the topic of the groups' offsets cannot be created now");
+        let brokers = self.metadata.image().brokers().values().filter(|broker| broker.is_active()).count();
+        let replicas = self.replicas_wanted.min(i16::try_from(brokers).unwrap_or(i16::MAX)).max(1);
+        let wanted = NewTopic { replication_factor: replicas, ..self.wanted.clone() };
+        match self.creation.create(vec![wanted]).await.first() {
+            None => Ok(()),
+            Some((_, why)) => {
+                tracing::warn!(%why, "the topic of the groups' offsets cannot be created now");
                 Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)
             }
         }
+    }
+
+    /// The node that coordinates a group, creating `__consumer_offsets` if there is none.
+    pub async fn coordinator(&self, group: &str) -> Result<NodeId, ErrorCode> {
+        if !self.exist() {
+            self.create().await?;
+            self.adopt(self.metadata.image()).await;
+        }
+        let image = self.metadata.image();
+        let topic = image.topic(CONSUMER_OFFSETS).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
+        let index = coordinator_partition(group, partitions_of(topic));
+        let leader = topic.partition(index).and_then(|facts| facts.leader);
+        let leader = leader.ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
+        if leader == self.node {
+            // It is not led here before it is open.
+            self.find_or_create(group).await?;
+        }
+        Ok(leader)
     }
 
     /// Whether there are any coordinators: without `__consumer_offsets` nobody has a group.
@@ -148,7 +191,13 @@ impl Groups {
         let index = coordinator_partition(group, partitions_of(topic));
         let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
         let served = shards.get(&index).filter(|served| served.topic == topic.id);
-        served.map(|served| served.shard.clone()).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+        match served {
+            Some(served) => Ok(served.shard.clone()),
+            None if topic.partition(index).is_some_and(|facts| facts.leader != Some(self.node)) => {
+                Err(ErrorCode::NOT_COORDINATOR)
+            }
+            None => Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
+        }
     }
 
     pub fn shards(&self) -> Vec<Arc<Shard>> {
@@ -176,7 +225,7 @@ impl Groups {
 
     /// Ends the coordinators' tasks.
     pub async fn stop(&self) {
-        self.tasks.lock().await.shutdown().await;
+        self.adopted.lock().await.tasks.shutdown().await;
     }
 
     /// Every group with its lag, for a scrape.
@@ -209,7 +258,7 @@ impl Groups {
                     let led = image.topic(&partition.topic);
                     let led = led.and_then(|topic| self.partitions.get(topic.id, partition.partition));
                     led.inspect(|led| {
-                        partition.lag = (led.position().high_watermark.0 - partition.committed).max(0);
+                        partition.lag = (led.standing().high_watermark.0 - partition.committed).max(0);
                     })
                     .is_some()
                 });
@@ -241,6 +290,12 @@ fn topics_that_are_gone(metadata: MetadataLog) -> impl FnOnce() -> IsGone + Send
             Some(topic) => committed.topic != TopicId::NONE && committed.topic != topic.id,
             None => true,
         })
+    }
+}
+
+fn dismiss_one(shards: &mut BTreeMap<i32, Served>, index: i32) {
+    if let Some(served) = shards.remove(&index) {
+        served.task.abort();
     }
 }
 

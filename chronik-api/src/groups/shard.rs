@@ -16,7 +16,7 @@ use chronik_core::group::records::{CommittedOffset, RawRecord};
 use chronik_core::group::{Coordinator, Effect, Reply, Settings};
 use chronik_core::ids::Offset;
 use chronik_core::partition::leader::Acks;
-use chronik_core::time::{Now, Timestamp};
+use chronik_core::time::Now;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,7 +125,7 @@ impl Shard {
             match effect {
                 // Whoever asked may be gone.
                 Effect::Reply { key, reply } => drop(key.send(reply)),
-                Effect::Write { ticket, records } => match self.append(&records, now.wall, refused) {
+                Effect::Write { ticket, records } => match self.append(&records, now, refused) {
                     Some((at, ack)) => {
                         state.awaiting.push_back(Appended { ticket, at, ack });
                         active = true;
@@ -145,11 +145,11 @@ impl Shard {
     }
 
     /// Orders records at the log's end, unless those before them were refused.
-    fn append(&self, records: &[RawRecord], now: Timestamp, refused: bool) -> Option<(Offset, Option<AckReceiver>)> {
+    fn append(&self, records: &[RawRecord], now: Now, refused: bool) -> Option<(Offset, Option<AckReceiver>)> {
         if refused {
             return None;
         }
-        let mut builder = Builder::new(now);
+        let mut builder = Builder::new(now.wall);
         for (key, value) in records {
             builder.push(&RecordOut { key: Some(key), value: value.as_deref(), ..RecordOut::default() });
         }
@@ -191,7 +191,7 @@ impl Shard {
             };
             let stored = async {
                 match storing.as_mut().map(|appended| appended.ack.as_mut()) {
-                    Some(Some(ack)) => ack.await.is_ok(),
+                    Some(Some(ack)) => matches!(ack.await, Ok(Ok(()))),
                     Some(None) => true,
                     None => std::future::pending().await,
                 }

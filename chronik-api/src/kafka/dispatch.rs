@@ -1,10 +1,12 @@
 //! From a frame to its handler: header, version check, table.
 
-use super::connection::{Answer, Close, Dispatch};
+use super::connection::{Answer, Close, Dispatch, Encoded};
 use super::context::{ConnectionContext, Principal, RequestContext};
 use super::handler::Call;
 use super::handlers::{self, api_versions};
 use crate::broker::Broker;
+use crate::cluster::asks::Asks;
+use crate::cluster::forward;
 use bytes::Bytes;
 use chronik_proto_kafka::api::api_versions::ApiVersionsRequest;
 use chronik_proto_kafka::{Decoder, Request, RequestHeader, encode_response};
@@ -14,12 +16,16 @@ use std::sync::Arc;
 pub struct Dispatcher {
     pub broker: Arc<Broker>,
     pub connection: Arc<ConnectionContext>,
+    /// Elements that the arrays of one request may have.
+    pub elements_max: usize,
+    /// Whether what the controller is to serve is handed on to it; not what was handed on to this broker.
+    pub hands_on: bool,
 }
 
 impl Dispatch for Dispatcher {
     fn dispatch(&mut self, frame: Bytes) -> Result<Answer, Close> {
         let frame_bytes = frame.len() as u64;
-        let mut input = Decoder::new(frame);
+        let mut input = Decoder::new(frame.clone()).with_elements_max(self.elements_max);
         let header =
             RequestHeader::decode(&mut input).map_err(|malformed| Close(format!("request header: {malformed}")))?;
         let RequestHeader { api_key, api_version, correlation_id, client_id } = header;
@@ -46,6 +52,30 @@ impl Dispatch for Dispatcher {
             client_id,
             version: api_version,
         };
+        if api.by_controller
+            && self.hands_on
+            && let Some(cluster) = &self.broker.cluster
+            && !cluster.asks.is_controller()
+        {
+            let asks = cluster.asks.clone();
+            let listener = self.connection.listener.config.name.clone();
+            return Ok(Answer::Exclusive(Box::pin(hand_on(asks, listener, frame, api.name))));
+        }
         (api.dispatch)(Call { broker: self.broker.clone(), context }, input, correlation_id)
     }
+}
+
+/// The controller's answer as this connection's. Where there is none, the connection ends: the client comes again, and finds
+/// that there is a controller, or another broker.
+async fn hand_on(
+    asks: Arc<Asks>,
+    listener: String,
+    frame: Bytes,
+    name: &'static str,
+) -> Result<Option<Encoded>, Close> {
+    let answered = forward::to_controller(&asks, &listener, frame).await;
+    let response = answered.map_err(|why| Close(format!("{name} could not be handed on: {why}")))?;
+    // No answer comes near: those that are handed on are bounded far below.
+    let length = (response.len() as i32).to_be_bytes();
+    Ok(Some([Bytes::copy_from_slice(&length), response].into_iter().collect()))
 }

@@ -23,7 +23,8 @@ const FINAL_EPOCH: i32 = -1;
 /// A topic as the request's version names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TopicRef {
-    Name(String),
+    /// Shared by the partitions that were named together.
+    Name(Arc<str>),
     Id(TopicId),
 }
 

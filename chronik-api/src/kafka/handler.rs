@@ -62,6 +62,8 @@ where
 {
     /// The lowest version told to clients, where it is lower than the lowest served.
     const ADVERTISED_FROM: i16 = *Self::VERSIONS.start();
+    /// In a cluster the controller serves it, whichever broker it came to.
+    const BY_CONTROLLER: bool = false;
 
     fn handle(self, call: Call) -> Reply<Self::Response>;
 }
@@ -77,6 +79,7 @@ pub struct Api {
     /// … and the first that is answered.
     pub served_from: i16,
     pub flexible_since: i16,
+    pub by_controller: bool,
     pub dispatch: fn(Call, Decoder, i32) -> Result<Answer, Close>,
 }
 
@@ -92,6 +95,7 @@ where
         upto: *R::VERSIONS.end(),
         served_from: *R::VERSIONS.start(),
         flexible_since: R::FLEXIBLE_SINCE,
+        by_controller: R::BY_CONTROLLER,
         dispatch: dispatch::<R>,
     }
 }

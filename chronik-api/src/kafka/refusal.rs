@@ -2,7 +2,8 @@
 
 use crate::metadata::ProposeError;
 use chronik_core::metadata::controller::{
-    AlterConfigError, CreatePartitionsError, CreateTopicError, DeleteTopicError, ElectLeaderError, ProducerIdsExhausted,
+    AlterConfigError, CreatePartitionsError, CreateTopicError, DeleteTopicError, ElectLeaderError,
+    ProducerIdsExhausted, ReassignError, UpdateFeaturesError,
 };
 use chronik_proto_kafka::{ErrorCode, Str};
 use std::convert::Infallible;
@@ -38,7 +39,8 @@ impl<E: Refusal> Refusal for ProposeError<E> {
             ProposeError::Refused(why) => why.code(),
             // Retriable both: there may be room later, and a restarted broker knows.
             ProposeError::Unavailable(_) => ErrorCode::KAFKA_STORAGE_ERROR,
-            ProposeError::Stopped => ErrorCode::REQUEST_TIMED_OUT,
+            ProposeError::NotController { .. } => ErrorCode::NOT_CONTROLLER,
+            ProposeError::Stopped | ProposeError::NotNow(_) | ProposeError::Unknown => ErrorCode::REQUEST_TIMED_OUT,
             ProposeError::TooLarge { .. } => ErrorCode::POLICY_VIOLATION,
             ProposeError::Flawed(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
         }
@@ -120,6 +122,26 @@ impl Refusal for ElectLeaderError {
             ElectLeaderError::NotNeeded => ErrorCode::ELECTION_NOT_NEEDED,
             ElectLeaderError::PreferredNotAvailable => ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE,
             ElectLeaderError::NoneEligible => ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE,
+        }
+    }
+}
+
+impl Refusal for ReassignError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            ReassignError::UnknownTopicOrPartition => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            ReassignError::NoneInProgress => ErrorCode::NO_REASSIGNMENT_IN_PROGRESS,
+            ReassignError::BadAssignment(_) | ReassignError::NobodyInSync => ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+            ReassignError::ReplicationFactorChanged { .. } => ErrorCode::INVALID_REPLICATION_FACTOR,
+        }
+    }
+}
+
+impl Refusal for UpdateFeaturesError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            UpdateFeaturesError::Repeated(_) => ErrorCode::INVALID_REQUEST,
+            _ => ErrorCode::INVALID_UPDATE_VERSION,
         }
     }
 }

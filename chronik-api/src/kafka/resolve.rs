@@ -1,4 +1,4 @@
-//! From a topic and a partition as a client names them to what this broker leads.
+//! From a topic and a partition as a client names them to a replica on this broker.
 
 use crate::broker::Broker;
 use crate::kafka::fetch_sessions::TopicRef;
@@ -6,6 +6,7 @@ use crate::partitions::Partition;
 use chronik_core::ids::TopicId;
 use chronik_core::metadata::{Image, Topic};
 use chronik_proto_kafka::{ErrorCode, Uuid};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The codec's and the core's ids are the same sixteen bytes.
@@ -25,15 +26,22 @@ pub fn topic<'a>(image: &'a Image, wanted: &TopicRef) -> Result<&'a Arc<Topic>, 
     }
 }
 
-/// The partition, if this broker leads it.
-pub fn partition(broker: &Broker, topic: &Topic, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+/// The partition, if this broker has a replica of it.
+pub fn replica(broker: &Broker, topic: &Topic, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+    let facts = topic.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     match broker.partitions.get(topic.id, index) {
         Some(partition) if !partition.is_closed() => Ok(partition),
-        // The metadata has it, and its log could not be opened (or is being closed): not "unknown", which would make a
+        // The metadata has it here, and its log could not be opened (or is being closed): not "unknown", which would make a
         // client give up.
-        _ if topic.partition(index).is_some() => Err(ErrorCode::KAFKA_STORAGE_ERROR),
-        _ => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        _ if facts.replicas.contains(&broker.node) => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+        _ => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
     }
+}
+
+/// The partition, if this broker leads it.
+pub fn leader(broker: &Broker, topic: &Topic, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+    let partition = replica(broker, topic, index)?;
+    if partition.standing().leads { Ok(partition) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
 }
 
 /// Compares the leader epoch that a client knows (−1: none) with the partition's (KIP-320).
@@ -44,4 +52,11 @@ pub fn check_leader_epoch(known: i32, current: i32) -> Result<(), ErrorCode> {
         known if known > current => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
         _ => Ok(()),
     }
+}
+
+/// The first of each: whatever is named again is not told again, since a few bytes of request could ask for any amount
+/// of answer.
+pub fn once<T, K: Ord>(named: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    named.into_iter().filter(|one| seen.insert(key(one))).collect()
 }

@@ -5,7 +5,8 @@
 //! records are durable and applied **and everyone who listens has acted on them** — so a topic that was created on demand
 //! has its logs open before the client hears of it.
 //!
-//! Here the records go to one node's log. Raft will carry them instead: what a proposer or a reader sees stays the same.
+//! On a node that is alone the records go to its own log ([`MetadataLog::open`]); in a cluster Raft carries them, and only the
+//! controller decides ([`MetadataLog::of_cluster`]). What a proposer or a reader sees is the same.
 
 use super::random;
 use super::runs::{self, ReplayError};
@@ -80,6 +81,15 @@ pub enum ProposeError<E> {
     /// The decision contradicts the image: a mistake in the decider. Nothing has changed.
     #[error("the decision contradicts what is known: {0}")]
     Flawed(ApplyError),
+    /// Another node decides: nothing has changed.
+    #[error("this node does not control the cluster")]
+    NotController { leader: Option<NodeId> },
+    /// Nothing has changed; try again.
+    #[error("the cluster takes no changes now: {0}")]
+    NotNow(String),
+    /// This node has ceased to control the cluster meanwhile: whether the change took effect shows in the metadata.
+    #[error("it is not known what became of the change")]
+    Unknown,
     /// The log failed, or the broker is stopping: whether the change took effect shows after a restart.
     #[error("the metadata log has stopped")]
     Stopped,
@@ -87,23 +97,32 @@ pub enum ProposeError<E> {
 
 impl<E> ProposeError<E> {
     /// For proposals that cannot be refused.
-    pub(super) fn widen(error: ProposeError<Infallible>) -> Self {
+    pub(crate) fn widen(error: ProposeError<Infallible>) -> Self {
         match error {
             ProposeError::Refused(never) => match never {},
             ProposeError::Unavailable(why) => ProposeError::Unavailable(why),
             ProposeError::TooLarge { bytes, max } => ProposeError::TooLarge { bytes, max },
             ProposeError::Flawed(why) => ProposeError::Flawed(why),
+            ProposeError::NotController { leader } => ProposeError::NotController { leader },
+            ProposeError::NotNow(why) => ProposeError::NotNow(why),
+            ProposeError::Unknown => ProposeError::Unknown,
             ProposeError::Stopped => ProposeError::Stopped,
         }
     }
 }
 
-/// Acts on changes of the metadata: opens and deletes logs, wakes polls.
+/// Acts on the metadata: opens and deletes logs, wakes polls.
+///
+/// First it is told what there is, then of every change of that, one after the other and never two at once: who acts on
+/// what is there beside who acts on a change might have the last word with what is no longer so.
 ///
 /// Awaited before the change is published and its proposer answered, one change at a time. Must not propose: its own
 /// proposal would wait for itself.
 #[async_trait]
 pub trait Applied: Send + Sync {
+    /// What there is; called once, before any change is told.
+    async fn begin(&self, image: &Arc<Image>);
+
     async fn applied(&self, image: &Arc<Image>, delta: &Delta);
 }
 
@@ -155,6 +174,17 @@ impl MetadataLog {
         Ok(log)
     }
 
+    /// The handle on what another task, or thread, owns.
+    pub(crate) fn of_cluster(
+        node: NodeId,
+        directory_id: [u8; 16],
+        commands: mpsc::Sender<Command>,
+        images: watch::Receiver<Arc<Image>>,
+        failures: watch::Receiver<Option<String>>,
+    ) -> Self {
+        Self { node, directory_id, commands, images, failures }
+    }
+
     /// Says that this process has started, and gives its broker epoch. Everything the node leads is in a new leader epoch
     /// afterwards, so logs are opened after this, not before.
     pub async fn register(
@@ -172,6 +202,8 @@ impl MetadataLog {
             listeners,
             clean,
             damaged,
+            replication_address: None,
+            features: controller::supported_features(),
         };
         self.propose_sure(move |_| controller::register_broker(&registration)).await?;
         let image = self.image();
@@ -222,9 +254,9 @@ impl MetadataLog {
         sure.map_err(ProposeError::widen)
     }
 
-    /// From now on `listener` hears of every change; the image given is the one before the first of them. Listeners are
-    /// called in the order in which they came.
-    pub async fn listen(&self, listener: Arc<dyn Applied>) -> Option<Arc<Image>> {
+    /// From now on `listener` hears of every change; it has acted on what there is when this returns. Listeners are called
+    /// in the order in which they came.
+    pub async fn listen(&self, listener: Arc<dyn Applied>) -> Option<()> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Listen(listener, reply)).await.ok()?;
         answer.await.ok()
@@ -249,6 +281,3 @@ impl MetadataLog {
         }
     }
 }
-
-/// The largest change there may be: ten thousand partitions of a few replicas are a tenth of it.
-pub(super) const CHANGE_BYTES_MAX: usize = 8 << 20;

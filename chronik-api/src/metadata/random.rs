@@ -13,3 +13,9 @@ pub fn identity() -> [u8; 16] {
 pub fn topic_id() -> TopicId {
     TopicId(identity())
 }
+
+/// A number that differs from start to start.
+pub fn seed() -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = identity();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}

@@ -1,6 +1,7 @@
 //! The configuration file, in Kafka's names: the topic defaults that decisions use, and the settings that DescribeConfigs
 //! reports for this broker.
 
+use crate::assemble::stored::Stored;
 use crate::config::Config;
 use chronik_core::metadata::ClusterDefaults;
 use chronik_core::metadata::broker_config::BrokerSettings;
@@ -53,7 +54,12 @@ pub fn cluster_defaults(config: &Config) -> ClusterDefaults {
 }
 
 /// What this broker was started with. `listeners` and `advertised` are `name://host:port`, as they came to be.
-pub fn broker_settings(config: &Config, listeners: &[String], advertised: &[String]) -> BrokerSettings {
+pub fn broker_settings(
+    config: &Config,
+    stored: &Stored,
+    listeners: &[String],
+    advertised: &[String],
+) -> BrokerSettings {
     let usual = Config::default();
     let mut settings = BrokerSettings::default();
     let mut set = |name: &str, value: &dyn Display, usual: &dyn Display| {
@@ -72,6 +78,9 @@ pub fn broker_settings(config: &Config, listeners: &[String], advertised: &[Stri
     if let Some(rack) = &config.node.rack {
         set("broker.rack", rack, &"");
     }
+    // The default engine outlives power cuts.
+    set("chronik.storage.engine", &stored.engine, &usual.storage.engine);
+    set("chronik.storage.survives", &stored.survives(), &"power-loss");
     set("connections.max.idle.ms", &config.limits.connection_idle_ms.0, &usual.limits.connection_idle_ms.0);
     set(
         "default.replication.factor",
@@ -146,7 +155,9 @@ mod tests {
         let effective = image.effective_config(&Default::default());
         assert_eq!((effective.retention_ms, effective.segment_bytes), (Some(5000), 2048));
 
-        let settings = broker_settings(&config, &["main://127.0.0.1:9092".into()], &["main://localhost:9092".into()]);
+        let stored = Stored { engine: "plugin mine 1.0".into(), survives: chronik_core::wal::Survives::Process };
+        let settings =
+            broker_settings(&config, &stored, &["main://127.0.0.1:9092".into()], &["main://localhost:9092".into()]);
         let entries = describe_config::broker_entries(&image, &settings);
         let entry = |name: &str| entries.iter().find(|entry| entry.name == name).expect("reported");
         assert_eq!(
@@ -158,6 +169,9 @@ mod tests {
             ("9", ConfigSource::StaticBroker)
         );
         assert_eq!(entry("delete.topic.enable").source, ConfigSource::Default);
+        let survives = entry("chronik.storage.survives");
+        assert_eq!((survives.value.as_str(), survives.read_only), ("process", true));
+        assert_eq!(entry("chronik.storage.engine").value, "plugin mine 1.0");
         assert_eq!(entry("log.retention.ms").value, "5000");
         assert_eq!(entry("log.retention.ms").source, ConfigSource::StaticBroker);
         assert_eq!(entry("message.max.bytes").source, ConfigSource::Default);

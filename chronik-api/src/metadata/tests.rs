@@ -107,6 +107,10 @@ struct Hearer {
 
 #[async_trait]
 impl Applied for Hearer {
+    async fn begin(&self, image: &Arc<Image>) {
+        assert_eq!(image.topics_count(), 0, "what there is comes before what changes");
+    }
+
     async fn applied(&self, image: &Arc<Image>, delta: &Delta) {
         tokio::task::yield_now().await;
         if self.log.image().position() >= image.position() {
@@ -123,8 +127,7 @@ async fn listeners_have_acted_before_the_answer_comes_and_before_anyone_sees_the
     register(&log).await;
     let hearer =
         Arc::new(Hearer { heard: Mutex::default(), log: log.clone(), published_early: AtomicBool::new(false) });
-    let image = log.listen(hearer.clone()).await.expect("the log works");
-    assert_eq!(image.topics_count(), 0);
+    log.listen(hearer.clone()).await.expect("the log works");
     let id = create(&log, named("t")).await.expect("created");
     let heard = hearer.heard.lock().expect("no one panics here").clone();
     assert_eq!(heard, [Change::TopicCreated(id), Change::PartitionAdded { topic: id, partition: 0 }]);
@@ -156,7 +159,7 @@ async fn producer_ids_survive_restarts_without_repeating() {
     let mut given = BTreeSet::new();
     for _ in 0..3 {
         let log = open(&*engine).await;
-        let ids = ProducerIds::new(log.clone());
+        let ids = ProducerIds::new(log.clone(), None);
         for _ in 0..1_500 {
             assert!(given.insert(ids.next().await.expect("there are many")), "given out twice");
         }

@@ -7,7 +7,7 @@
 //! **A failed log ends the process.** After a failed write or sync nobody knows what the disk holds. The task reports it
 //! ([`super::MetadataLog::failed`]) and stops; what was proposed is answered as unknown.
 
-use super::log::{Applied, CHANGE_BYTES_MAX, ProposeError};
+use super::log::{Applied, ProposeError};
 use super::runs;
 use crate::clock::Clock;
 use chronik_core::ids::{LeaderEpoch, Offset};
@@ -20,22 +20,24 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A turn is closed when its records have about this size, so that nobody waits for the whole queue.
-pub(super) const TURN_BYTES: usize = 1 << 20;
+pub const TURN_BYTES: usize = 1 << 20;
+/// The largest change there may be: ten thousand partitions of a few replicas are a tenth of it.
+pub const CHANGE_BYTES_MAX: usize = 8 << 20;
 /// The one leader that a log on a single node has.
 const EPOCH: LeaderEpoch = LeaderEpoch(0);
 
 /// What became of a proposal, apart from its own reply.
-type Outcome = Result<(), ProposeError<Infallible>>;
+pub type Outcome = Result<(), ProposeError<Infallible>>;
 
 /// What the task is asked to do.
-pub(super) enum Command {
+pub enum Command {
     Propose(Box<dyn Proposal>),
-    Listen(Arc<dyn Applied>, oneshot::Sender<Arc<Image>>),
+    Listen(Arc<dyn Applied>, oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
 
 /// A proposal whose types only its maker knows.
-pub(super) trait Proposal: Send {
+pub trait Proposal: Send {
     /// Called once; the records to be written, none if it is refused.
     fn decide(&mut self, image: &Image) -> Vec<Record>;
     /// Called last: it has happened, or why not.
@@ -43,7 +45,7 @@ pub(super) trait Proposal: Send {
 }
 
 /// A proposal in three states: to be decided, decided, answered.
-pub(super) struct Ask<D, R, E> {
+pub struct Ask<D, R, E> {
     decide: Option<D>,
     decided: Option<Result<R, E>>,
     reply: oneshot::Sender<Result<R, ProposeError<E>>>,
@@ -166,8 +168,9 @@ impl Writer {
                     return Ok(());
                 }
                 Some(Command::Listen(listener, reply)) => {
+                    listener.begin(&self.image).await;
                     self.listeners.push(listener);
-                    let _ = reply.send(self.image.clone());
+                    let _ = reply.send(());
                 }
                 Some(Command::Propose(proposal)) => {
                     held_over = self.turn(proposal).await?;
@@ -348,7 +351,7 @@ impl Turn {
 }
 
 /// A record's frame in a batch, at most.
-const RECORD_OVERHEAD_BYTES: usize = 24;
+pub const RECORD_OVERHEAD_BYTES: usize = 24;
 
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();

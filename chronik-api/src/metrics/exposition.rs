@@ -198,7 +198,13 @@ impl Scrape {
     fn partitions(&self, out: &mut Families<'_>) -> fmt::Result {
         let all = &self.snapshot.partitions;
         let count = |which: fn(&&PartitionSample) -> bool| all.iter().filter(which).count() as i64;
-        out.gauge("chronik_partitions", "Partitions that this broker leads", all.len() as i64)?;
+        out.gauge("chronik_partitions", "Partitions that this broker leads", count(|sample| sample.leads))?;
+        out.gauge("chronik_replicas", "Replicas on this broker, led or not", all.len() as i64)?;
+        out.gauge(
+            "chronik_under_replicated_partitions",
+            "Partitions led here of which not all replicas are in sync",
+            count(|sample| sample.under_replicated),
+        )?;
         out.gauge(
             "chronik_under_min_isr_partitions",
             "Partitions with fewer in-sync replicas than min.insync.replicas",
@@ -207,7 +213,7 @@ impl Scrape {
         out.gauge("chronik_offline_partitions", "Partitions whose log failed", count(|sample| sample.offline))?;
         let omitted = all.len().saturating_sub(PARTITIONS_MAX) as i64;
         out.gauge("chronik_partitions_omitted", "Partitions too many to be shown one by one", omitted)?;
-        let values: [Series<PartitionSample, i64>; 7] = [
+        let values: [Series<PartitionSample, i64>; 9] = [
             ("chronik_partition_log_start_offset", "First offset that can be read", |sample| sample.log_start),
             ("chronik_partition_high_watermark", "Offset below which consumers read", |sample| sample.high_watermark),
             ("chronik_partition_log_end_offset", "Offset of the next record", |sample| sample.log_end),
@@ -216,6 +222,10 @@ impl Scrape {
                 i64::try_from(sample.log_bytes).unwrap_or(i64::MAX)
             }),
             ("chronik_partition_under_min_isr", "1 if acks=all is refused", |sample| i64::from(sample.under_min_isr)),
+            ("chronik_partition_leader_epoch", "Grows with each leader", |sample| i64::from(sample.leader_epoch)),
+            ("chronik_partition_follower_lag", "Records that the slowest follower lacks", |sample| {
+                i64::try_from(sample.follower_lag).unwrap_or(i64::MAX)
+            }),
             ("chronik_partition_offline", "1 if the log failed", |sample| i64::from(sample.offline)),
         ];
         for (name, help, value) in values {

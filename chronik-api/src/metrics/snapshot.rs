@@ -31,6 +31,14 @@ pub struct PartitionSample {
     pub log_bytes: u64,
     /// Fewer replicas are in sync than `min.insync.replicas` asks for, so `acks=all` is refused.
     pub under_min_isr: bool,
+    /// This broker leads it.
+    pub leads: bool,
+    /// It leads it, and not all replicas are in sync.
+    pub under_replicated: bool,
+    /// Grows with each leader: what has grown elsewhere is a failover.
+    pub leader_epoch: i32,
+    /// Records that the slowest follower lacks, as far as its leader knows.
+    pub follower_lag: u64,
     /// The log failed and takes no more records.
     pub offline: bool,
 }

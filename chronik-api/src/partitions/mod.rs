@@ -1,14 +1,23 @@
-//! The partitions that this broker leads: the host around [`chronik_core::driver`].
+//! The replicas on this broker: the host around [`chronik_core::driver`].
 //!
 //! - [`partition`]: one partition: its lock, its inbox, its waiters.
-//! - [`table`]: all of them, by topic id; opened and deleted as the metadata says.
+//! - [`table`]: all of them, by topic id; opened, made leaders or followers, and deleted as the metadata says.
+//! - [`recovery`]: reading a log back.
 //! - [`stall`]: what keeps a slow write from holding up everyone.
 //! - [`upkeep`]: retention, rolling, checkpoints and the forgetting of producers, on a timer.
 
 pub mod partition;
+pub mod recovery;
 pub mod stall;
 pub mod table;
 pub mod upkeep;
 
 pub use partition::Partition;
 pub use table::PartitionTable;
+
+/// The replication channel of a node that is alone.
+pub struct NoPeers;
+
+impl chronik_core::replication::ReplicationChannel for NoPeers {
+    fn send(&self, _: chronik_core::ids::NodeId, _: chronik_core::ids::LogId, _: chronik_core::replication::Message) {}
+}

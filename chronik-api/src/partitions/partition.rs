@@ -4,41 +4,38 @@
 //! itself, so an acks=1 answer exists before it lets go. Durable completions come from the log's syncer: they enqueue,
 //! and one drainer task runs what follows.
 //!
-//! **One drainer.** Effects come out of the driver in order under its lock, and are carried out after it is released;
-//! nothing here holds two locks at once except driver → watchers, in that order.
+//! **One drainer.** Effects come out of the driver in order under its lock, and are carried out after it is released,
+//! except messages to other nodes, which are handed on under it: their order is what the receiver goes by. Nothing here
+//! holds two locks at once except driver → watchers and driver → a lane's queue, in that order.
 
+use super::recovery::{self, RecoverError};
 use super::stall::StallWatch;
+use crate::clock::Clock;
 use crate::metrics::TopicMetrics;
 use bytes::Bytes;
 use chronik_core::batch::CheckedBatch;
-use chronik_core::driver::{AppendError, Completion, Inboxes, Outward, PartitionDriver, Placed};
-use chronik_core::ids::{LogId, Offset};
-use chronik_core::partition::checkpoint::META_KEY;
-use chronik_core::partition::leader::{Acks, Leader};
+use chronik_core::driver::{
+    AppendError, Assumption, Completion, Cut, Found, Inboxes, Outward, PartitionDriver, Placed, Standing,
+};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
+use chronik_core::partition::checkpoint::{Checkpoint, META_KEY};
+use chronik_core::partition::epochs::Epochs;
+use chronik_core::partition::follower::Phase;
+use chronik_core::partition::leader::{Abandoned, Acks, Durability, Leader};
+use chronik_core::partition::recovery::Recovered;
+use chronik_core::partition::replicas::{InSyncQuestion, Membership};
 use chronik_core::pending::{Inbox, Pending};
-use chronik_core::time::Timestamp;
+use chronik_core::replication::{Message, ReplicationChannel};
+use chronik_core::time::{Monotonic, Now, Timestamp};
 use chronik_core::wal::{Appended, Chunk, LogState, ReadRange, Wal, WalError};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::{Notify, oneshot};
 
-/// What a waiting producer is told: stored as it asked, or perhaps not ([`Abandoned`]).
-pub type AckReceiver = oneshot::Receiver<()>;
-type Waiter = oneshot::Sender<()>;
-
-/// The log failed while the answer was awaited: the records may or may not be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the partition's log failed before the records were stored as asked")]
-pub struct Abandoned;
-
-/// Where a partition stands, taken in one look.
-#[derive(Clone, Copy, Debug)]
-pub struct Position {
-    pub log_start: Offset,
-    pub high_watermark: Offset,
-    pub log_end: Offset,
-    pub leader_epoch: i32,
-}
+/// What a waiting producer is told: stored as it asked, or perhaps not; if nothing comes any more, the latter.
+pub type AckReceiver = oneshot::Receiver<Result<(), Abandoned>>;
+type Waiter = oneshot::Sender<Result<(), Abandoned>>;
 
 /// Where completions of the log arrive. Holds the partition weakly: the partition holds the log, and the log this.
 struct Completions {
@@ -48,9 +45,10 @@ struct Completions {
     runtime: tokio::runtime::Handle,
 }
 
-/// The two halves of the inbox: whether someone must be woken depends on who reports.
+/// The parts of the inbox: whether someone must be woken depends on who reports.
 struct WrittenInbox(Arc<Completions>);
 struct DurableInbox(Arc<Completions>);
+struct ReadInbox(Arc<Completions>);
 
 impl Completions {
     fn push(&self, completion: Completion) {
@@ -85,6 +83,13 @@ impl Inbox<Result<Offset, WalError>> for DurableInbox {
     }
 }
 
+impl Inbox<Result<Chunk, WalError>> for ReadInbox {
+    fn deliver(&self, token: u64, outcome: Result<Chunk, WalError>) {
+        self.0.push(Completion::Read(token, outcome));
+        self.0.schedule();
+    }
+}
+
 thread_local! {
     /// This thread is inside [`Partition::write`], which drains the inbox when the write returns. Inline writes carry one
     /// log only, so the completions that arrive on this thread meanwhile are that log's.
@@ -97,7 +102,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A partition led by this broker.
+/// What partitions of one broker share.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub node: NodeId,
+    pub clock: Clock,
+    pub stalls: Arc<StallWatch>,
+    pub channel: Arc<dyn ReplicationChannel>,
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// A replica of a partition on this broker, which leads or follows.
 pub struct Partition {
     id: LogId,
     topic: String,
@@ -107,38 +122,47 @@ pub struct Partition {
     completions: Arc<Completions>,
     /// Long polls to be woken by the next change. Emptied when it comes: who still waits registers again.
     watchers: Mutex<Vec<Arc<Notify>>>,
-    /// The partition is being deleted or handed over: polls must look again and find that out.
+    /// The partition is being deleted: polls must look again and find that out.
     closed: AtomicBool,
-    stalls: Arc<StallWatch>,
+    around: Surroundings,
+    /// A timer for the driver's deadline is set.
+    timer: AtomicBool,
+    /// Held while a checkpoint is saved, and while the log is cut: one that was taken before a cut must not be saved after.
+    saving: tokio::sync::Mutex<()>,
     /// Bytes appended since the last checkpoint.
     uncheckpointed_bytes: AtomicU64,
+    /// What the last checkpoint says is committed.
+    checkpointed_watermark: AtomicU64,
     /// When the last segment got its first record, by the broker's clock; zero if it has none yet.
     segment_began_ms: AtomicU64,
 }
 
 impl Partition {
-    /// Takes up the lead of a recovered log.
-    pub fn lead(
+    /// Takes up a role over a recovered log.
+    pub fn open(
         id: LogId,
         topic: (String, Arc<TopicMetrics>),
         log: Arc<dyn Wal>,
-        leader: Leader<Waiter>,
-        now: Timestamp,
-        stalls: Arc<StallWatch>,
-        runtime: tokio::runtime::Handle,
+        recovered: Recovered,
+        first: Assumption,
+        sessions: BTreeSet<NodeId>,
+        around: Surroundings,
     ) -> Arc<Self> {
         let completions = Arc::new(Completions {
             queue: Mutex::new(Vec::new()),
             scheduled: AtomicBool::new(false),
             partition: OnceLock::new(),
-            runtime,
+            runtime: around.runtime.clone(),
         });
         let inboxes = Inboxes {
             written: Arc::new(WrittenInbox(completions.clone())),
             durable: Arc::new(DurableInbox(completions.clone())),
+            read: Arc::new(ReadInbox(completions.clone())),
         };
-        let driver = PartitionDriver::new(leader, log.clone(), inboxes);
-        let began = if log.state().bytes > 0 { now.0.unsigned_abs() } else { 0 };
+        let now = around.clock.now();
+        let watermark = recovered.checkpoint.high_watermark.0.unsigned_abs();
+        let driver = PartitionDriver::new(around.node, recovered, first, log.clone(), inboxes, sessions, now);
+        let began = if log.state().bytes > 0 { now.wall.0.unsigned_abs() } else { 0 };
         let (topic, metrics) = topic;
         let partition = Arc::new(Self {
             id,
@@ -149,13 +173,17 @@ impl Partition {
             completions,
             watchers: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
-            stalls,
+            around,
+            timer: AtomicBool::new(false),
+            saving: tokio::sync::Mutex::new(()),
             uncheckpointed_bytes: AtomicU64::new(0),
+            checkpointed_watermark: AtomicU64::new(watermark),
             segment_began_ms: AtomicU64::new(began),
         });
         // Set once, here; completions that came before are still in the queue.
         let _ = partition.completions.partition.set(Arc::downgrade(&partition));
         partition.completions.scheduled.store(false, Ordering::Release);
+        partition.change(|_, _| ());
         partition.drain();
         partition
     }
@@ -181,15 +209,14 @@ impl Partition {
         &self.log
     }
 
-    pub fn position(&self) -> Position {
-        let driver = lock(&self.driver);
-        let leader = driver.leader();
-        Position {
-            log_start: leader.log_start(),
-            high_watermark: leader.high_watermark(),
-            log_end: leader.log_end(),
-            leader_epoch: leader.epoch().0,
-        }
+    /// Where it stands, in either role.
+    pub fn standing(&self) -> Standing {
+        lock(&self.driver).standing()
+    }
+
+    /// How a follower stands with its leader, and in which epoch; `None` if this broker leads.
+    pub fn phase(&self) -> Option<(LeaderEpoch, Phase)> {
+        lock(&self.driver).follower().map(|follower| (follower.epoch(), follower.phase()))
     }
 
     pub fn log_state(&self) -> LogState {
@@ -197,36 +224,101 @@ impl Partition {
     }
 
     pub fn has_failed(&self) -> bool {
-        lock(&self.driver).leader().has_failed()
+        lock(&self.driver).has_failed()
     }
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// A look at the leader, under the lock: keep it short.
-    pub fn with_leader<R>(&self, look: impl FnOnce(&Leader<Waiter>) -> R) -> R {
-        look(lock(&self.driver).leader())
+    /// A look at the leader, under the lock: keep it short. `None` if this broker does not lead.
+    pub fn with_leader<R>(&self, look: impl FnOnce(&Leader<Waiter>) -> R) -> Option<R> {
+        lock(&self.driver).leader().map(look)
     }
 
-    /// A change of the leader, and what follows from it.
-    pub fn change_leader<R>(&self, change: impl FnOnce(&mut Leader<Waiter>) -> R) -> R {
-        let (result, outward) = {
+    /// Which epoch wrote what, and where the log ends.
+    pub fn with_epochs<R>(&self, look: impl FnOnce(&Epochs, Offset) -> R) -> R {
+        let driver = lock(&self.driver);
+        match (driver.leader(), driver.follower()) {
+            (Some(leader), _) => look(leader.epochs(), leader.log_end()),
+            (None, Some(follower)) => look(follower.epochs(), follower.log_end()),
+            (None, None) => unreachable!("a partition leads or follows"),
+        }
+    }
+
+    /// A change of the driver, and what follows from it.
+    fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut PartitionDriver<Waiter>, Now) -> R) -> R {
+        let now = self.around.clock.now();
+        let (result, outward, deadline) = {
             let mut driver = lock(&self.driver);
-            (driver.change(change), driver.take_outward())
+            let result = change(&mut driver, now);
+            (result, self.send(driver.take_outward()), driver.deadline())
         };
         self.carry_out(outward);
+        self.set_timer(deadline);
         result
+    }
+
+    /// The metadata gives this replica a role in a new epoch.
+    pub fn assume(self: &Arc<Self>, next: Assumption) {
+        self.change(|driver, now| driver.assume(next, now));
+        self.write();
+        // Who waits for records of a leader that is none any more must look again.
+        self.wake_watchers();
+    }
+
+    /// What the metadata says of the replicas in this epoch has changed.
+    pub fn applied(self: &Arc<Self>, epoch: LeaderEpoch, membership: Membership) {
+        self.change(|driver, now| driver.applied(epoch, membership, now));
+    }
+
+    pub fn set_durability(self: &Arc<Self>, durability: Durability) {
+        self.change(|driver, now| driver.set_durability(durability, now));
+    }
+
+    pub fn expire_producers(&self, horizon: Timestamp, count_max: usize) {
+        lock(&self.driver).expire_producers(horizon, count_max);
+    }
+
+    pub fn session_up(self: &Arc<Self>, peer: NodeId) {
+        self.change(|driver, now| driver.session_up(peer, now));
+    }
+
+    pub fn session_down(self: &Arc<Self>, peer: NodeId) {
+        self.change(|driver, now| driver.session_down(peer, now));
+    }
+
+    /// Another replica's node has sent something.
+    pub fn received(self: &Arc<Self>, from: NodeId, message: Message) {
+        let brings_records = matches!(&message, Message::Records(records) if !records.batches.is_empty());
+        if let Message::Records(records) = &message {
+            let bytes: usize = records.batches.iter().map(|batch| batch.header.size_bytes()).sum();
+            self.uncheckpointed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        self.change(|driver, now| driver.received(from, message, now));
+        if brings_records {
+            self.write();
+        }
+    }
+
+    /// The in-sync set that the controller is to be asked for now; see [`PartitionDriver::ask_in_sync`].
+    pub fn ask_in_sync(self: &Arc<Self>) -> Option<InSyncQuestion> {
+        self.change(|driver, now| driver.ask_in_sync(now))
+    }
+
+    /// The controller has said no, for good.
+    pub fn question_refused(self: &Arc<Self>, question: &InSyncQuestion) {
+        self.change(|driver, now| driver.question_refused(question, now));
     }
 
     /// Orders a batch at the log's end. With acks other than [`Acks::None`] the receiver tells when it is met.
     ///
     /// Only orders: call [`Partition::write`] afterwards, once for all partitions of a request that were appended to.
     pub fn append(
-        &self,
+        self: &Arc<Self>,
         batch: CheckedBatch,
         acks: Acks,
-        now: Timestamp,
+        now: Now,
     ) -> Result<(Placed, Option<AckReceiver>), AppendError> {
         let bytes = batch.header().size_bytes() as u64;
         let records = u64::from(batch.header().records_count.unsigned_abs());
@@ -240,16 +332,16 @@ impl Partition {
         let (placed, outward) = {
             let mut driver = lock(&self.driver);
             let placed = driver.append(batch, acks, key, now)?;
-            (placed, driver.take_outward())
+            (placed, self.send(driver.take_outward()))
         };
-        if !placed.duplicate {
+        if placed.found == Found::New {
             self.uncheckpointed_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.metrics.produced_batches.one();
             self.metrics.produced_bytes.add(bytes);
             self.metrics.produced_records.add(records);
         }
         if self.segment_began_ms.load(Ordering::Relaxed) == 0 {
-            self.segment_began_ms.store(now.0.unsigned_abs(), Ordering::Relaxed);
+            self.segment_began_ms.store(now.wall.0.unsigned_abs(), Ordering::Relaxed);
         }
         self.carry_out(outward);
         Ok((placed, receiver))
@@ -258,51 +350,58 @@ impl Partition {
     /// Writes what was ordered, in this thread, unless another is at it; then takes in what the log reported.
     pub fn write(self: &Arc<Self>) {
         WRITING.with(|writing| writing.set(true));
-        self.stalls.during(|| self.log.write_queued());
+        self.around.stalls.during(|| self.log.write_queued());
         WRITING.with(|writing| writing.set(false));
         self.drain();
     }
 
-    /// Appends what the broker itself has built, and waits until it is committed.
-    pub async fn append_committed(
-        self: &Arc<Self>,
-        batch: CheckedBatch,
-        now: Timestamp,
-    ) -> Result<Placed, InternalAppendError> {
-        let (placed, receiver) = self.append(batch, Acks::All, now)?;
-        self.write();
-        match receiver {
-            Some(receiver) => receiver.await.map_err(|_| InternalAppendError::Abandoned(Abandoned)).map(|()| placed),
-            None => Ok(placed),
-        }
-    }
-
     /// Takes in the log's completions and carries out what follows, until there are no more.
-    fn drain(&self) {
+    fn drain(self: &Arc<Self>) {
         loop {
             self.completions.scheduled.store(false, Ordering::Release);
             let completions = std::mem::take(&mut *lock(&self.completions.queue));
             if completions.is_empty() {
                 return;
             }
-            let outward = {
-                let mut driver = lock(&self.driver);
-                completions.into_iter().for_each(|completion| driver.complete(completion));
-                driver.take_outward()
-            };
-            self.carry_out(outward);
+            self.change(|driver, now| {
+                completions.into_iter().for_each(|completion| driver.complete(completion, now));
+            });
         }
     }
 
-    fn carry_out(&self, outward: Vec<Outward<Waiter>>) {
+    /// Hands messages to the channel, which only takes them, and gives back the rest. Done under the driver's lock: of two
+    /// threads that change the partition one after the other, the later one's message must not be taken first.
+    fn send(&self, mut outward: Vec<Outward<Waiter>>) -> Vec<Outward<Waiter>> {
+        for effect in outward.extract_if(.., |effect| matches!(effect, Outward::Send { .. })) {
+            if let Outward::Send { to, message } = effect {
+                self.around.channel.send(to, self.id, message);
+            }
+        }
+        outward
+    }
+
+    fn carry_out(self: &Arc<Self>, outward: Vec<Outward<Waiter>>) {
         let mut wake = false;
         for effect in outward {
             match effect {
                 // A receiver that is gone belonged to a connection that is gone.
-                Outward::Acknowledge { key } => drop(key.send(())),
-                // Dropping the sender tells the receiver.
-                Outward::Abandon { key } => drop(key),
+                Outward::Acknowledge { key } => drop(key.send(Ok(()))),
+                Outward::Abandon { key, why } => drop(key.send(Err(why))),
                 Outward::WatermarkAdvanced { .. } => wake = true,
+                // Sent already.
+                Outward::Send { .. } => {}
+                Outward::Cut(cut) => {
+                    let partition = self.clone();
+                    self.around.runtime.spawn(async move { partition.cut(cut).await });
+                }
+                Outward::Trim { upto } => {
+                    let partition = self.clone();
+                    self.around.runtime.spawn(async move {
+                        if let Err(cause) = partition.trim(upto).await {
+                            partition.warn(&cause, "what the leader has dropped could not be dropped here");
+                        }
+                    });
+                }
                 Outward::Failed { cause } => {
                     wake = true;
                     tracing::error!(
@@ -312,11 +411,83 @@ impl Partition {
                         "the partition's log failed: it takes no more records until the broker is restarted"
                     );
                 }
+                Outward::Offline(why) => {
+                    wake = true;
+                    tracing::error!(
+                        topic = self.topic,
+                        partition = self.id.partition,
+                        reason = %why,
+                        "this replica cannot follow its leader"
+                    );
+                }
             }
         }
         if wake {
             self.wake_watchers();
         }
+    }
+
+    fn warn(&self, cause: &(dyn std::error::Error + 'static), what: &str) {
+        tracing::warn!(topic = self.topic, partition = self.id.partition, error = cause, "{what}");
+    }
+
+    /// The driver is to be told when its deadline has come.
+    fn set_timer(self: &Arc<Self>, deadline: Option<Monotonic>) {
+        let Some(at) = deadline else { return };
+        if self.timer.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let partition = self.clone();
+        self.around.runtime.spawn(async move {
+            tokio::time::sleep_until(partition.around.clock.instant(at)).await;
+            partition.timer.store(false, Ordering::Release);
+            if !partition.is_closed() {
+                partition.change(|driver, now| driver.tick(now));
+            }
+        });
+    }
+
+    /// Cuts a follower's log and reads it back.
+    async fn cut(self: &Arc<Self>, cut: Cut) {
+        match self.cut_and_recover(cut).await {
+            Ok(recovered) => {
+                tracing::info!(
+                    topic = self.topic,
+                    partition = self.id.partition,
+                    log_end = recovered.log.end.0,
+                    "the log was cut to what its leader has"
+                );
+                self.change(|driver, now| driver.cut(recovered, now));
+                self.write();
+            }
+            Err(RecoverError::Log(cause)) => self.change(|driver, now| driver.cut_failed(cause, now)),
+            Err(RecoverError::NotBatches(what)) => {
+                let cause = WalError::Failed(chronik_core::wal::Cause::new(what));
+                self.change(|driver, now| driver.cut_failed(cause, now));
+            }
+        }
+    }
+
+    async fn cut_and_recover(&self, cut: Cut) -> Result<Recovered, RecoverError> {
+        let _alone = self.saving.lock().await;
+        let log = &self.log;
+        let end = match cut {
+            Cut::From(from) => from,
+            Cut::All(_) => Offset::ZERO,
+        };
+        // First the checkpoint, if it speaks of what goes: other records will take those offsets, and a checkpoint that was
+        // believed then would not know them.
+        let saved = Pending::start(|done| log.meta_get(META_KEY, done)).await.map_err(RecoverError::Log)?;
+        if saved.as_deref().and_then(Checkpoint::decode).is_none_or(|saved| saved.upto > end) {
+            let entries = vec![(META_KEY.to_owned(), None)];
+            Pending::start(|done| log.meta_put(entries, done)).await.map_err(RecoverError::Log)?;
+        }
+        let cut = match cut {
+            Cut::From(from) => Pending::start(|done| log.truncate_suffix(from, done)),
+            Cut::All(start) => Pending::start(|done| log.reset(start, done)),
+        };
+        cut.await.map_err(RecoverError::Log)?;
+        recovery::recover(log).await.map(|recovering| recovering.finish(self.around.clock.wall()))
     }
 
     /// Wakes this poll at the partition's next change. Register first, look second, so that no change is missed.
@@ -343,7 +514,7 @@ impl Partition {
     }
 
     /// Drops what lies below `upto`, for good: saves first what only the dropped part of the log knew.
-    pub async fn trim(&self, upto: Offset) -> Result<Offset, WalError> {
+    pub async fn trim(self: &Arc<Self>, upto: Offset) -> Result<Offset, WalError> {
         self.save_checkpoint().await?;
         let trimmed = {
             let _serialised = lock(&self.driver);
@@ -351,22 +522,28 @@ impl Partition {
         };
         trimmed.await?;
         let start = self.log.state().start;
-        self.change_leader(|leader| leader.trimmed(start));
+        self.change(|driver, now| driver.trimmed(start, now));
         self.wake_watchers();
         Ok(start)
     }
 
     /// Saves producers and epochs beside the log.
     pub async fn save_checkpoint(&self) -> Result<(), WalError> {
-        let (checkpoint, upto) = self.with_leader(|leader| {
-            let checkpoint = leader.checkpoint();
-            (checkpoint.encode(), checkpoint.upto)
-        });
+        let _alone = self.saving.lock().await;
+        let Some(checkpoint) = lock(&self.driver).checkpoint() else { return Ok(()) };
+        let upto = checkpoint.upto;
+        self.checkpointed_watermark.store(checkpoint.high_watermark.0.unsigned_abs(), Ordering::Relaxed);
+        let checkpoint = checkpoint.encode();
         self.uncheckpointed_bytes.store(0, Ordering::Relaxed);
         // What the checkpoint speaks of must not be lost while the checkpoint is kept.
         Pending::start(|done| self.log.sync(upto, done)).await?;
         let entries = vec![(META_KEY.to_owned(), Some(Bytes::from(checkpoint)))];
         Pending::start(|done| self.log.meta_put(entries, done)).await
+    }
+
+    /// More is committed than the last checkpoint says.
+    pub fn watermark_is_uncheckpointed(&self) -> bool {
+        self.standing().high_watermark.0.unsigned_abs() > self.checkpointed_watermark.load(Ordering::Relaxed)
     }
 
     /// Bytes appended since the last checkpoint.
@@ -388,18 +565,9 @@ impl Partition {
     }
 
     /// No more appends; polls look again and find it gone.
-    pub fn close(&self) {
+    pub fn close(self: &Arc<Self>) {
         self.closed.store(true, Ordering::Release);
-        self.change_leader(Leader::fail);
+        self.change(|driver, now| driver.close(now));
         self.wake_watchers();
     }
-}
-
-/// Why the broker's own records were not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum InternalAppendError {
-    #[error(transparent)]
-    Refused(#[from] AppendError),
-    #[error(transparent)]
-    Abandoned(Abandoned),
 }

@@ -1,36 +1,34 @@
-//! All partitions that this broker leads, by log id.
+//! All replicas on this broker, by log id.
 //!
-//! The metadata says which there are; [`PartitionTable::open`] and [`PartitionTable::delete`] make it so. A log that the
-//! metadata does not know is left alone: deleting needs a committed deletion, never a mere absence.
+//! The metadata says which there are and what they are; [`PartitionTable::assign`] and [`PartitionTable::delete`] make it so.
+//! A log that the metadata does not know is left alone: deleting needs a committed decision, never a mere absence.
+//!
+//! **Sessions.** Every replica knows of every session with another node, from its first moment on: whoever adds a replica or
+//! tells of a session holds the same lock.
 
 use super::Partition;
-use super::stall::StallWatch;
+use super::partition::Surroundings;
+use super::recovery::{self, RecoverError};
 use crate::metrics::TopicMetrics;
 use chronik_core::batch;
-use chronik_core::ids::{LeaderEpoch, LogId, TopicId};
-use chronik_core::partition::checkpoint::META_KEY;
-use chronik_core::partition::leader::{Durability, Leader};
-use chronik_core::partition::recovery::Recovering;
-use chronik_core::pending::Pending;
-use chronik_core::time::Timestamp;
-use chronik_core::wal::{EngineError, OpenMode, OpenOptions, ReadRange, Wal, WalEngine, WalError};
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use chronik_core::driver::{Assumption, Part};
+use chronik_core::ids::{LogId, NodeId, Offset, TopicId};
+use chronik_core::replication::Event;
+use chronik_core::wal::{EngineError, OpenMode, OpenOptions, WalEngine, WalError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::task::JoinSet;
 
 /// Logs opened at the same time: enough to keep a disk busy, few enough to bound memory during recovery.
 const OPENING_MAX: usize = 32;
-/// Bytes read at a time when a log is read back.
-const RECOVERY_READ_BYTES: usize = 1 << 20;
 
-/// A partition as the metadata wants it led here.
+/// A replica as the metadata wants it here.
 #[derive(Clone, Debug)]
 pub struct Assignment {
     pub id: LogId,
     pub topic: String,
     pub metrics: Arc<TopicMetrics>,
-    pub leader_epoch: LeaderEpoch,
-    pub durability: Durability,
+    pub assumption: Assumption,
     pub segment_bytes: u64,
 }
 
@@ -48,13 +46,29 @@ pub enum OpenError {
 /// See the module's head.
 pub struct PartitionTable {
     engine: Arc<dyn WalEngine>,
-    stalls: Arc<StallWatch>,
-    led: RwLock<HashMap<LogId, Arc<Partition>>>,
+    around: Surroundings,
+    replicas: RwLock<HashMap<LogId, Arc<Partition>>>,
+    /// Logs that came back with less than was committed.
+    damaged: Mutex<Vec<LogId>>,
+    /// Logs that are to be here and could not be opened.
+    unopened: Mutex<BTreeSet<LogId>>,
+    /// Held while replicas are opened and given their roles: of two that find a log not open yet, each would open it.
+    assigning: tokio::sync::Mutex<()>,
+    /// Other nodes, with the broker epochs that their sessions are bound to.
+    sessions: Mutex<BTreeMap<NodeId, Offset>>,
 }
 
 impl PartitionTable {
-    pub fn new(engine: Arc<dyn WalEngine>, stalls: Arc<StallWatch>) -> Self {
-        Self { engine, stalls, led: RwLock::new(HashMap::new()) }
+    pub fn new(engine: Arc<dyn WalEngine>, around: Surroundings) -> Self {
+        Self {
+            engine,
+            around,
+            replicas: RwLock::default(),
+            damaged: Mutex::default(),
+            unopened: Mutex::default(),
+            assigning: tokio::sync::Mutex::default(),
+            sessions: Mutex::default(),
+        }
     }
 
     pub fn engine(&self) -> &Arc<dyn WalEngine> {
@@ -62,55 +76,127 @@ impl PartitionTable {
     }
 
     pub fn get(&self, topic: TopicId, partition: i32) -> Option<Arc<Partition>> {
-        self.led.read().unwrap_or_else(PoisonError::into_inner).get(&LogId { topic, partition }).cloned()
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).get(&LogId { topic, partition }).cloned()
     }
 
     /// All of them, in the order of their ids.
     pub fn all(&self) -> Vec<Arc<Partition>> {
-        let mut all: Vec<_> = self.led.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> = self.replicas.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         all.sort_unstable_by_key(|partition| partition.id());
         all
     }
 
     pub fn len(&self) -> usize {
-        self.led.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Opens those that are not open yet. What opened stays open also if others fail; the failures come back.
-    pub async fn open(&self, assignments: Vec<Assignment>, now: Timestamp) -> Vec<OpenError> {
-        let mut waiting = assignments;
-        waiting.retain(|wanted| self.get(wanted.id.topic, wanted.id.partition).is_none());
+    /// Makes these replicas what the metadata wants: opens those that are not open yet, and gives the others their role.
+    /// What opened stays open also if others fail; the failures come back. Of two assignments of one replica the later one
+    /// counts: two of them over one log would each believe to be the only one.
+    pub async fn assign(&self, assignments: Vec<Assignment>) -> Vec<OpenError> {
+        let _alone = self.assigning.lock().await;
+        let mut waiting = Vec::new();
+        let latest: BTreeMap<LogId, Assignment> = assignments.into_iter().map(|wanted| (wanted.id, wanted)).collect();
+        for wanted in latest.into_values() {
+            match self.get(wanted.id.topic, wanted.id.partition) {
+                Some(open) => adopt(&open, wanted.assumption),
+                None => waiting.push(wanted),
+            }
+        }
         let mut opening = JoinSet::new();
         let mut failures = Vec::new();
         loop {
             while opening.len() < OPENING_MAX
                 && let Some(wanted) = waiting.pop()
             {
-                opening.spawn(open_partition(self.engine.clone(), self.stalls.clone(), wanted, now));
+                let (id, engine) = (wanted.id, self.engine.clone());
+                opening.spawn(async move { (id, open_log(engine, wanted).await) });
             }
             match opening.join_next().await {
                 None => return failures,
-                Some(Ok(Ok(partition))) => {
-                    let mut led = self.led.write().unwrap_or_else(PoisonError::into_inner);
-                    led.insert(partition.id(), partition);
+                Some(Ok((id, Ok((wanted, log, recovering))))) => {
+                    self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                    let recovered = recovering.finish(self.around.clock.wall());
+                    if recovered.is_damaged() {
+                        tracing::error!(
+                            topic = wanted.topic,
+                            partition = wanted.id.partition,
+                            "the log has come back without records that were committed"
+                        );
+                        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(wanted.id);
+                    }
+                    let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                    let Assignment { topic, metrics, assumption, .. } = wanted;
+                    let known = sessions.keys().copied().collect();
+                    let around = self.around.clone();
+                    // It asks its leader as soon as it is open, and the answer must find it here.
+                    let mut replicas = self.replicas.write().unwrap_or_else(PoisonError::into_inner);
+                    let partition = Partition::open(id, (topic, metrics), log, recovered, assumption, known, around);
+                    replicas.insert(id, partition);
                 }
-                Some(Ok(Err(failure))) => failures.push(failure),
+                Some(Ok((id, Err(failure)))) => {
+                    self.unopened.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                    failures.push(failure);
+                }
                 Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
             }
         }
     }
 
-    /// Deletes partitions whose topic the metadata has deleted.
+    /// Hands on what the replication channel reports.
+    pub fn take(&self, event: Event) {
+        match event {
+            Event::Message { from, log, message } => {
+                if let Some(partition) = self.get(log.topic, log.partition) {
+                    partition.received(from, message);
+                } else if let chronik_core::replication::Message::Attach(attach) = message {
+                    // Its metadata is ahead of ours, or behind: it asks again.
+                    let answer = chronik_core::replication::Attached::NotYet { epoch: attach.epoch };
+                    self.around.channel.send(from, log, chronik_core::replication::Message::Attached(answer));
+                }
+            }
+            Event::Up { peer, broker_epoch } => {
+                let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                sessions.insert(peer, broker_epoch);
+                self.all().iter().for_each(|partition| partition.session_up(peer));
+            }
+            Event::Down { peer } => {
+                let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                sessions.remove(&peer);
+                self.all().iter().for_each(|partition| partition.session_down(peer));
+            }
+        }
+    }
+
+    /// Logs that came back with less than was committed.
+    pub fn damaged(&self) -> Vec<LogId> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs that have failed, or could not be opened, in order: whoever gives leads must know of both.
+    pub fn offline(&self) -> Vec<LogId> {
+        let mut offline = self.unopened.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        offline.extend(self.all().iter().filter(|partition| partition.has_failed()).map(|partition| partition.id()));
+        offline.into_iter().collect()
+    }
+
+    /// The broker epoch that the session with a node is bound to, if there is one.
+    pub fn session(&self, peer: NodeId) -> Option<Offset> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
+    }
+
+    /// Deletes replicas that the metadata says are not to be here any more.
     pub async fn delete(&self, ids: impl IntoIterator<Item = LogId>) -> Result<(), EngineError> {
         for id in ids {
-            let gone = self.led.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            let gone = self.replicas.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
             if let Some(partition) = gone {
                 partition.close();
             }
+            self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             match self.engine.delete(id).await {
                 Ok(()) | Err(EngineError::NotFound(_)) => {}
                 Err(failure) => return Err(failure),
@@ -138,44 +224,31 @@ impl PartitionTable {
     }
 }
 
-async fn open_partition(
-    engine: Arc<dyn WalEngine>,
-    stalls: Arc<StallWatch>,
-    wanted: Assignment,
-    now: Timestamp,
-) -> Result<Arc<Partition>, OpenError> {
-    let Assignment { id, topic, metrics, leader_epoch, durability, segment_bytes } = wanted;
-    let index = id.partition;
-    let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
-    let log = match engine.open(id, options).await {
+fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
+    let membership = match &wanted.part {
+        Part::Lead { membership, .. } => Some((wanted.epoch, membership.clone())),
+        Part::Follow { .. } => None,
+    };
+    let durability = wanted.durability;
+    partition.assume(wanted);
+    partition.set_durability(durability);
+    if let Some((epoch, membership)) = membership {
+        partition.applied(epoch, membership);
+    }
+}
+
+type OpenLog = (Assignment, Arc<dyn chronik_core::wal::Wal>, chronik_core::partition::recovery::Recovering);
+
+async fn open_log(engine: Arc<dyn WalEngine>, wanted: Assignment) -> Result<OpenLog, OpenError> {
+    let (topic, index) = (wanted.topic.clone(), wanted.id.partition);
+    let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: wanted.segment_bytes };
+    let log = match engine.open(wanted.id, options).await {
         Ok(log) => log,
         Err(source) => return Err(OpenError::Engine { topic, index, source }),
     };
-    let recovered = match recover(&log).await {
-        Ok(recovering) => recovering.finish(now),
-        Err(RecoverError::Log(source)) => return Err(OpenError::Log { topic, index, source }),
-        Err(RecoverError::NotBatches(what)) => return Err(OpenError::NotBatches { topic, index, what }),
-    };
-    let leader = Leader::new(recovered, leader_epoch, durability);
-    Ok(Partition::lead(id, (topic, metrics), log, leader, now, stalls, tokio::runtime::Handle::current()))
-}
-
-enum RecoverError {
-    Log(WalError),
-    NotBatches(batch::NotABatch),
-}
-
-async fn recover(log: &Arc<dyn Wal>) -> Result<Recovering, RecoverError> {
-    let saved = Pending::start(|done| log.meta_get(META_KEY, done)).await.map_err(RecoverError::Log)?;
-    let state = log.state();
-    let mut recovering = Recovering::new(state, saved.as_deref());
-    while let Some(from) = recovering.next_read() {
-        let range = ReadRange { from, upto: state.end, max_bytes: RECOVERY_READ_BYTES, min_one: true };
-        let chunk = Pending::start(|done| log.read(range, done)).await.map_err(RecoverError::Log)?;
-        for batch in batch::batches(&chunk.bytes) {
-            recovering.replay(&batch.map_err(RecoverError::NotBatches)?.header);
-        }
-        recovering.skip_to(if chunk.bytes.is_empty() { state.end } else { chunk.next_offset });
+    match recovery::recover(&log).await {
+        Ok(recovering) => Ok((wanted, log, recovering)),
+        Err(RecoverError::Log(source)) => Err(OpenError::Log { topic, index, source }),
+        Err(RecoverError::NotBatches(what)) => Err(OpenError::NotBatches { topic, index, what }),
     }
-    Ok(recovering)
 }

@@ -6,6 +6,7 @@ use super::{Partition, PartitionTable};
 use crate::clock::Clock;
 use chronik_core::ids::TopicId;
 use chronik_core::partition::retention::{Retention, must_roll, start_after_retention};
+use chronik_core::pending::Pending;
 use chronik_core::time::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,29 @@ pub async fn run(
     }
 }
 
+/// Retention in a log without segments: by age, run by run. By size it cannot be, since nobody knows what a run occupies;
+/// a broker with such an engine does not start with a bound in bytes.
+async fn trim_by_age(
+    partition: &Arc<Partition>,
+    retention: &Retention,
+    now: Timestamp,
+) -> Result<(), chronik_core::wal::WalError> {
+    let state = partition.log().state();
+    let Some(age_ms_max) = retention.age_ms_max else { return Ok(()) };
+    // Records without a time have no age.
+    if state.max_timestamp == Timestamp::NONE {
+        return Ok(());
+    }
+    let horizon = Timestamp(now.0.saturating_sub(age_ms_max));
+    let young = Pending::start(|done| partition.log().offset_for_timestamp(horizon, done)).await?;
+    let high_watermark = partition.standing().high_watermark;
+    let start = young.map_or(high_watermark, |young| young.min(high_watermark));
+    if start > state.start {
+        partition.trim(start).await?;
+    }
+    Ok(())
+}
+
 async fn look_after(
     partition: &Arc<Partition>,
     rules: &Rules,
@@ -66,8 +90,10 @@ async fn look_after(
     now: Timestamp,
 ) -> Result<(), chronik_core::wal::WalError> {
     let horizon = Timestamp(now.0.saturating_sub(settings.producer_expiration_ms));
-    partition.change_leader(|leader| leader.expire_producers(horizon, settings.producers_per_partition_max));
-    if let (true, Some(segmented)) = (rules.deletes, partition.log().segmented()) {
+    partition.expire_producers(horizon, settings.producers_per_partition_max);
+    // A follower drops what its leader has dropped.
+    let leads = partition.standing().leads;
+    if let (true, Some(segmented)) = (rules.deletes && leads, partition.log().segmented()) {
         let segments = segmented.segments();
         if let (Some(last), Some(began)) = (segments.last(), partition.segment_began())
             && must_roll(last, &rules.retention, rules.segment_ms, began, now)
@@ -76,7 +102,7 @@ async fn look_after(
             partition.with_leader(|_| segmented.roll());
             partition.segment_rolled();
         }
-        let high_watermark = partition.position().high_watermark;
+        let high_watermark = partition.standing().high_watermark;
         let start = start_after_retention(&segmented.segments(), high_watermark, &rules.retention, now);
         if let Some(start) = start {
             partition.trim(start).await?;
@@ -88,6 +114,10 @@ async fn look_after(
             );
         }
     }
+    if rules.deletes && leads && partition.log().segmented().is_none() {
+        trim_by_age(partition, &rules.retention, now).await?;
+    }
+    // The watermark is saved also where little is written: it tells a log that has lost committed records.
     if partition.uncheckpointed_bytes() >= CHECKPOINT_EVERY_BYTES {
         partition.save_checkpoint().await?;
     }

@@ -38,12 +38,15 @@ pub async fn start(adjust: impl FnOnce(&mut Config)) -> Running {
         let stopped = async {
             let _ = stopped.await;
         };
-        server::run(config, stopped, |_, now| {
+        server::run(config, false, stopped, |_, now| {
             let _ = up.send(now.listeners[0].1);
         })
         .await
     });
-    Running { address: address.await.expect("the broker starts"), stop, task }
+    match address.await {
+        Ok(address) => Running { address, stop, task },
+        Err(_) => panic!("the broker does not start: {:?}", task.await),
+    }
 }
 
 impl Running {

@@ -270,20 +270,51 @@ impl Batch {
     }
 }
 
-/// Every batch of a payload, in order. **Copies** a payload of more than one slice together: for cold paths, such as
-/// recovery, look-ups by time, and tools.
+/// Every batch of a payload, in order. Shares the records; **copies** only a batch whose records lie in several slices, which
+/// none does that came in one frame or from one file.
 pub fn batches(payload: &Payload) -> impl Iterator<Item = Result<Batch, NotABatch>> {
-    let mut rest = payload.to_bytes();
+    let mut parts = payload.parts().iter().cloned();
+    let mut rest = Bytes::new();
     std::iter::from_fn(move || {
         if rest.is_empty() {
-            return None;
+            rest = parts.next()?;
         }
-        let next = Batch::split_from(&mut rest);
+        // A stamped header is a slice of its own, with the records in the next.
+        while rest.len() < HEADER_BYTES {
+            match parts.next() {
+                Some(more) => rest = [rest.as_ref(), more.as_ref()].concat().into(),
+                None => break,
+            }
+        }
+        let next = split(&mut rest, &mut parts);
         if next.is_err() {
             rest.clear();
+            parts.by_ref().for_each(drop);
         }
         Some(next)
     })
+}
+
+fn split(rest: &mut Bytes, more: &mut impl Iterator<Item = Bytes>) -> Result<Batch, NotABatch> {
+    let header = match Header::parse(rest) {
+        Err(NotABatch::Truncated { need, .. }) if rest.len() >= HEADER_BYTES => {
+            let header = Header::from_fields(rest.first_chunk().expect("it was just looked at"));
+            let mut records = rest.split_off(HEADER_BYTES);
+            while records.len() < need - HEADER_BYTES {
+                match more.next() {
+                    Some(part) if records.is_empty() => records = part,
+                    Some(part) => records = [records.as_ref(), part.as_ref()].concat().into(),
+                    None => return Err(NotABatch::Truncated { have: HEADER_BYTES + records.len(), need }),
+                }
+            }
+            *rest = records.split_off(need - HEADER_BYTES);
+            return Ok(Batch { header, records });
+        }
+        header => header?,
+    };
+    let mut whole = rest.split_to(header.size_bytes());
+    let records = whole.split_off(HEADER_BYTES);
+    Ok(Batch { header, records })
 }
 
 #[cfg(test)]
@@ -306,6 +337,32 @@ mod tests {
         assert_eq!(Batch::split_from(&mut frame), Ok(batch.clone()));
         assert!(batch.is_intact());
         assert_eq!(frame, &b"rest"[..]);
+    }
+
+    #[test]
+    fn batches_are_found_however_their_bytes_are_cut_and_records_are_shared_where_they_lie_together() {
+        let batch = |value: &[u8]| {
+            let mut builder = Builder::new(Timestamp(1000));
+            builder.push(&RecordOut { value: Some(value), ..RecordOut::default() });
+            builder.build()
+        };
+        let all = [batch(b"one"), batch(b"another"), batch(b"the last")];
+        let stamped: Payload = all.iter().flat_map(|batch| batch.to_payload()).collect();
+        let found: Vec<Batch> = batches(&stamped).map(|batch| batch.expect("whole")).collect();
+        assert_eq!(found, all);
+        assert_eq!(found[1].records.as_ptr(), all[1].records.as_ptr(), "shared");
+        let whole = stamped.to_bytes();
+        for cut in 1..whole.len() {
+            for again in [1, 40, 61, 70] {
+                let (head, tail) = (whole.slice(..cut), whole.slice(cut..));
+                let middle = tail.slice(..again.min(tail.len()));
+                let payload: Payload = [head, middle, tail.slice(again.min(tail.len())..)].into_iter().collect();
+                assert_eq!(batches(&payload).collect::<Result<Vec<_>, _>>().as_deref(), Ok(&all[..]), "cut at {cut}");
+            }
+            let short: Vec<_> = batches(&Payload::from(whole.slice(..cut))).collect();
+            let is_whole = [all[0].header.size_bytes(), all[0].header.size_bytes() + all[1].header.size_bytes()];
+            assert_eq!(short.last().is_some_and(Result::is_err), !is_whole.contains(&cut), "{cut} bytes");
+        }
     }
 
     #[test]

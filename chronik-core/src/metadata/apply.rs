@@ -5,10 +5,12 @@
 
 use super::image::{Broker, ConfigResource, Image, Listener, Partition, Topic};
 use super::records::{
-    ConfigRecord, FeatureLevelRecord, METADATA_VERSION, METADATA_VERSION_LATEST, METADATA_VERSION_MIN, PartitionRecord,
-    Record, RegisterBrokerRecord, TopicRecord,
+    BrokerStateRecord, BrokerUnregisteredRecord, ConfigRecord, Facts, FeatureLevelRecord, FeatureRangeRecord,
+    ListenerRecord, LogRecord, METADATA_VERSION, METADATA_VERSION_LATEST, METADATA_VERSION_MIN, PartitionRecord,
+    Record, RegisterBrokerRecord, RequestRecord, TopicRecord,
 };
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Kafka's numbers for kinds of resources.
@@ -34,10 +36,34 @@ pub enum ApplyError {
     TopicExists(String),
     #[error("partition {partition} of topic {topic} has epoch {was} and cannot get {is}")]
     EpochFell { topic: String, partition: i32, was: i32, is: i32 },
+    #[error("broker {node} is registered in epoch {was} and cannot be again in {is}")]
+    BrokerEpochFell { node: NodeId, was: Offset, is: Offset },
+    /// The entry is not carried out, and nothing is wrong with the log.
+    #[error("{0}")]
+    Stale(#[from] Stale),
     #[error("producer ids were given out up to {was}, and cannot be again from {is}")]
     ProducerIdsFell { was: i64, is: i64 },
     #[error("a field makes no sense: {0}")]
     Malformed(&'static str),
+}
+
+/// Why an entry that was written is not carried out: what it was decided for is over. Every node finds the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    #[error("request {seq} of broker {node} came after its request {last} was decided")]
+    Decided { node: NodeId, seq: i64, last: i64 },
+    #[error("broker {node} has no registration in epoch {asked}")]
+    OtherEpoch { node: NodeId, asked: Offset },
+    #[error("it was decided in term {decided} and written in term {written}")]
+    OtherTerm { decided: u64, written: u64 },
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Applied,
+    /// Only the position has moved.
+    Discarded(Stale),
 }
 
 /// What a record changed, for those who must act on it.
@@ -46,6 +72,10 @@ pub enum Change {
     Cluster,
     Features,
     BrokerRegistered(NodeId),
+    /// It is fenced or not, about to stop, or other logs of it have failed.
+    BrokerState(NodeId),
+    /// With what it was.
+    BrokerUnregistered(Arc<Broker>),
     TopicCreated(TopicId),
     PartitionAdded {
         topic: TopicId,
@@ -79,9 +109,67 @@ impl Image {
         record: &Record,
         delta: &mut Delta,
     ) -> Result<(), ApplyError> {
+        self.check_order(offset)?;
+        self.apply_at(offset, record, delta)?;
+        self.move_past(offset, epoch);
+        Ok(())
+    }
+
+    /// Applies all records of the entry at `index`, written in `epoch`, or none of them. They share the index: it is the
+    /// broker epoch of whoever they register. An entry without records only moves on.
+    pub fn apply_entry(
+        &mut self,
+        index: Offset,
+        epoch: LeaderEpoch,
+        records: &[Record],
+        delta: &mut Delta,
+    ) -> Result<Entry, ApplyError> {
+        self.check_order(index)?;
+        let mut next = self.clone();
+        let mut changed = Delta::default();
+        let outcome = match records.iter().try_for_each(|record| next.apply_at(index, record, &mut changed)) {
+            Ok(()) => {
+                *self = next;
+                delta.changes.append(&mut changed.changes);
+                Entry::Applied
+            }
+            Err(ApplyError::Stale(why)) => Entry::Discarded(why),
+            Err(why) => return Err(why),
+        };
+        self.move_past(index, epoch);
+        Ok(outcome)
+    }
+
+    /// Applies what the Raft log's entry at `index`, written in `term`, says; see [`Image::apply_entry`].
+    pub fn apply_facts(
+        &mut self,
+        index: Offset,
+        term: u64,
+        facts: &Facts,
+        delta: &mut Delta,
+    ) -> Result<Entry, ApplyError> {
+        let epoch = LeaderEpoch(i32::try_from(term).unwrap_or(i32::MAX));
+        if facts.term == term {
+            return self.apply_entry(index, epoch, &facts.records, delta);
+        }
+        self.apply_entry(index, epoch, &[], delta)?;
+        Ok(Entry::Discarded(Stale::OtherTerm { decided: facts.term, written: term }))
+    }
+
+    fn check_order(&self, offset: Offset) -> Result<(), ApplyError> {
         if offset < self.position.next {
             return Err(ApplyError::OutOfOrder { offset, next: self.position.next });
         }
+        Ok(())
+    }
+
+    fn move_past(&mut self, offset: Offset, epoch: LeaderEpoch) {
+        self.position.next = offset + 1;
+        self.position.epoch = epoch;
+    }
+
+    /// One of perhaps several records at `offset`; the position is left to the caller.
+    pub(super) fn apply_at(&mut self, offset: Offset, record: &Record, delta: &mut Delta) -> Result<(), ApplyError> {
         self.check_gate(record)?;
         match record {
             Record::Cluster(cluster) => {
@@ -96,6 +184,9 @@ impl Image {
             }
             Record::FeatureLevel(feature) => self.apply_feature(offset, feature, delta)?,
             Record::RegisterBroker(broker) => self.apply_registration(offset, broker, delta)?,
+            Record::BrokerState(state) => self.apply_broker_state(state, delta)?,
+            Record::BrokerUnregistered(gone) => self.apply_unregistration(gone, delta)?,
+            Record::Request(request) => self.apply_request(request)?,
             Record::Topic(topic) => self.apply_topic(topic, delta)?,
             Record::Partition(partition) => self.apply_partition(partition, delta)?,
             Record::TopicDeleted(deleted) => {
@@ -117,8 +208,6 @@ impl Image {
                 delta.changes.push(Change::ProducerIds);
             }
         }
-        self.position.next = offset + 1;
-        self.position.epoch = epoch;
         Ok(())
     }
 
@@ -163,6 +252,9 @@ impl Image {
     ) -> Result<(), ApplyError> {
         let broker = broker(offset, record)?;
         let id = broker.id;
+        if let Some(was) = self.brokers.get(&id).filter(|was| broker.epoch <= was.epoch) {
+            return Err(ApplyError::BrokerEpochFell { node: id, was: was.epoch, is: broker.epoch });
+        }
         Arc::make_mut(&mut self.brokers).insert(id, Arc::new(broker));
         delta.changes.push(Change::BrokerRegistered(id));
         // The process is new: what the old one had in memory is gone, so whatever it led begins a new epoch.
@@ -181,6 +273,45 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    fn apply_broker_state(&mut self, record: &BrokerStateRecord, delta: &mut Delta) -> Result<(), ApplyError> {
+        let mut offline = record.offline.iter().map(log_id).collect::<Result<Vec<_>, _>>()?;
+        offline.sort_unstable();
+        offline.dedup();
+        let broker = self.registered(record.node_id, record.broker_epoch)?;
+        broker.fenced = record.fenced;
+        broker.in_controlled_shutdown = record.in_controlled_shutdown;
+        broker.offline = offline;
+        delta.changes.push(Change::BrokerState(NodeId(record.node_id)));
+        Ok(())
+    }
+
+    fn apply_unregistration(&mut self, record: &BrokerUnregisteredRecord, delta: &mut Delta) -> Result<(), ApplyError> {
+        self.registered(record.node_id, record.broker_epoch)?;
+        let gone = Arc::make_mut(&mut self.brokers).remove(&NodeId(record.node_id));
+        delta.changes.extend(gone.map(Change::BrokerUnregistered));
+        Ok(())
+    }
+
+    fn apply_request(&mut self, record: &RequestRecord) -> Result<(), ApplyError> {
+        let &RequestRecord { node_id, seq, broker_epoch } = record;
+        let broker = self.registered(node_id, broker_epoch)?;
+        if seq <= broker.last_seq {
+            return Err(Stale::Decided { node: NodeId(node_id), seq, last: broker.last_seq }.into());
+        }
+        broker.last_seq = seq;
+        Ok(())
+    }
+
+    /// The broker, to be changed, if it is still in that epoch.
+    fn registered(&mut self, node: i32, epoch: i64) -> Result<&mut Broker, Stale> {
+        let stale = Stale::OtherEpoch { node: NodeId(node), asked: Offset(epoch) };
+        // Looked up first, so that nothing is copied for a refusal.
+        if self.broker(NodeId(node)).is_none_or(|broker| broker.epoch != Offset(epoch)) {
+            return Err(stale);
+        }
+        Arc::make_mut(&mut self.brokers).get_mut(&NodeId(node)).map(Arc::make_mut).ok_or(stale)
     }
 
     fn apply_topic(&mut self, record: &TopicRecord, delta: &mut Delta) -> Result<(), ApplyError> {
@@ -206,7 +337,14 @@ impl Image {
             replicas: node_ids(&record.replicas),
             isr: node_ids(&record.isr),
             elr: node_ids(&record.elr),
+            last_known_elr: node_ids(&record.last_known_elr),
+            last_known_leader: record.last_known_leader.map(NodeId),
+            adding: node_ids(&record.adding_replicas),
+            removing: node_ids(&record.removing_replicas),
+            unclean_epoch: record.unclean_epoch.map(LeaderEpoch),
+            unsynced: record.unsynced,
         };
+        check_sets(&partition)?;
         // In place wherever nobody else holds the topic, as while one with many partitions is being made.
         let topic = Arc::make_mut(&mut self.topics).get_mut(&id).ok_or_else(|| no_such(id))?;
         let name = topic.name.clone();
@@ -218,6 +356,9 @@ impl Image {
             }
             Some(was) if partition.partition_epoch <= was.partition_epoch => {
                 Err(fell(was.partition_epoch, partition.partition_epoch))
+            }
+            Some(was) if partition.leader != was.leader && partition.leader_epoch == was.leader_epoch => {
+                Err(fell(was.leader_epoch.0, partition.leader_epoch.0))
             }
             Some(_) => {
                 Arc::make_mut(topic).partitions[place] = partition;
@@ -297,15 +438,34 @@ fn node_ids(ids: &[i32]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId).collect()
 }
 
+fn log_id(log: &LogRecord) -> Result<LogId, ApplyError> {
+    Ok(LogId { topic: topic_id(&log.topic_id)?, partition: log.partition })
+}
+
+/// What every partition keeps to, whoever decided it.
+fn check_sets(partition: &Partition) -> Result<(), ApplyError> {
+    let all_in = |some: &[NodeId], whole: &[NodeId]| some.iter().all(|node| whole.contains(node));
+    let Partition { replicas, isr, elr, .. } = partition;
+    if !all_in(isr, replicas) || !all_in(elr, replicas) || isr.iter().any(|node| elr.contains(node)) {
+        return Err(ApplyError::Malformed("a partition's in-sync and eligible replicas"));
+    }
+    if !all_in(&partition.adding, replicas) || !all_in(&partition.removing, replicas) {
+        return Err(ApplyError::Malformed("a partition's replicas that come and go"));
+    }
+    if partition.leader.is_some_and(|leader| !isr.contains(&leader)) {
+        return Err(ApplyError::Malformed("a partition's leader, who is not in sync"));
+    }
+    Ok(())
+}
+
 fn broker(offset: Offset, record: &RegisterBrokerRecord) -> Result<Broker, ApplyError> {
-    let listener = |listener: &super::records::ListenerRecord| {
+    let listener = |listener: &ListenerRecord| -> Result<Listener, ApplyError> {
         Ok(Listener {
             name: listener.name.clone(),
             host: listener.host.clone(),
             port: u16::try_from(listener.port).map_err(|_| ApplyError::Malformed("a listener's port"))?,
         })
     };
-    let log = |log: &super::records::LogRecord| Ok(LogId { topic: topic_id(&log.topic_id)?, partition: log.partition });
     Ok(Broker {
         id: NodeId(record.node_id),
         epoch: record.broker_epoch.map_or(offset, Offset),
@@ -314,6 +474,17 @@ fn broker(offset: Offset, record: &RegisterBrokerRecord) -> Result<Broker, Apply
         rack: record.rack.clone(),
         listeners: record.listeners.iter().map(listener).collect::<Result<_, _>>()?,
         clean: record.clean,
-        damaged: record.damaged.iter().map(log).collect::<Result<_, _>>()?,
+        damaged: record.damaged.iter().map(log_id).collect::<Result<_, _>>()?,
+        fenced: record.fenced,
+        in_controlled_shutdown: false,
+        offline: Vec::new(),
+        replication_address: record.replication_address.clone(),
+        features: record.features.iter().map(feature_range).collect::<Result<_, _>>()?,
+        last_seq: record.last_seq.unwrap_or(0),
     })
+}
+
+fn feature_range(range: &FeatureRangeRecord) -> Result<(String, RangeInclusive<i16>), ApplyError> {
+    let level = |level: i32| i16::try_from(level).map_err(|_| ApplyError::Malformed("a feature's level"));
+    Ok((range.name.clone(), level(range.min)?..=level(range.max)?))
 }

@@ -38,6 +38,16 @@ pub static BROKER_CONFIGS: &[BrokerConfigDef] = &[
         Kind::String,
         "Where this broker stands, for placement and for clients that prefer near replicas.",
     ),
+    def(
+        "chronik.storage.engine",
+        Kind::String,
+        "What keeps this broker's records: 'segment', 'memory', or a plug-in with its name and version.",
+    ),
+    def(
+        "chronik.storage.survives",
+        Kind::String,
+        "What records outlive where they are kept: 'power-loss' once they are synced, 'process', or 'nothing'.",
+    ),
     def("connections.max.idle.ms", Kind::Long, "After how many silent milliseconds a connection is closed."),
     def("controlled.shutdown.enable", Kind::Boolean, "Whether a stopping broker first hands on what it leads."),
     def(

@@ -7,9 +7,10 @@
 //! it ([`Topic::config`]). Nodes of one cluster must agree on them.
 
 use super::names;
-use super::topic_config::{self, InvalidConfig, TOPIC_CONFIGS, TopicConfig, TopicConfigDef, Unit};
+use super::topic_config::{self, Durability, InvalidConfig, TOPIC_CONFIGS, TopicConfig, TopicConfigDef, Unit};
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How far into its log an image has come.
@@ -43,6 +44,31 @@ pub struct Broker {
     pub clean: bool,
     /// Logs that came back with less than they had.
     pub damaged: Vec<LogId>,
+    /// It leads nothing and is in no in-sync set: it has not caught up with its registration, or was not heard of for too
+    /// long.
+    pub fenced: bool,
+    /// It is about to stop: it gets no lead and joins no in-sync set.
+    pub in_controlled_shutdown: bool,
+    /// Logs that have failed there since it registered, in order.
+    pub offline: Vec<LogId>,
+    /// Where other brokers open their sessions with it, `host:port`.
+    pub replication_address: Option<String>,
+    /// What its release can work with, by feature.
+    pub features: BTreeMap<String, RangeInclusive<i16>>,
+    /// The last request of this process that was decided; zero: none. A request with this number or a lower one is refused.
+    pub last_seq: i64,
+}
+
+impl Broker {
+    /// Whether it may be given a lead, or join an in-sync set.
+    pub fn is_active(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+
+    /// Whether it can serve this log: it is not fenced, and the log has not failed.
+    pub fn serves(&self, log: LogId) -> bool {
+        !self.fenced && self.offline.binary_search(&log).is_err()
+    }
 }
 
 /// A partition's place in the cluster.
@@ -56,8 +82,50 @@ pub struct Partition {
     /// In order of preference: the first should lead.
     pub replicas: Vec<NodeId>,
     pub isr: Vec<NodeId>,
-    /// Eligible leader replicas (KIP-966): out of sync, but known to hold everything committed.
+    /// Eligible leader replicas (KIP-966): out of sync, but known to hold everything committed. None while enough are in
+    /// sync, since then more is committed without them.
     pub elr: Vec<NodeId>,
+    /// Who was in either set since too few are in sync, and is in none now.
+    pub last_known_elr: Vec<NodeId>,
+    /// While there is no leader: who led last.
+    pub last_known_leader: Option<NodeId>,
+    /// Replicas that a reassignment adds (KIP-455): they are among `replicas`, and not yet of what was asked for.
+    pub adding: Vec<NodeId>,
+    /// Replicas that go once all those are in sync; they are the last of `replicas`.
+    pub removing: Vec<NodeId>,
+    /// The last leader epoch that began with an unclean election. A replica whose last records are of an earlier epoch must
+    /// expect to be cut below its watermark; any other that is asked to has met a mistake, and goes offline instead.
+    pub unclean_epoch: Option<LeaderEpoch>,
+    /// Records were acknowledged under `chronik.durability=replicated`, which is not in effect any more, and not all replicas
+    /// in sync are known to have synced them. Until the leader reports so, the partition goes on under `replicated`.
+    pub unsynced: bool,
+}
+
+impl Partition {
+    /// How many replicas must be in sync for records to be committed: `min.insync.replicas`, but no more than there are.
+    pub fn in_sync_min(&self, config: &TopicConfig) -> usize {
+        config.min_insync_replicas.min(self.replicas.len())
+    }
+
+    /// Whether replicas are being exchanged (KIP-455).
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The replicas that are to stay, in order of preference.
+    pub fn staying(&self) -> impl Iterator<Item = NodeId> {
+        self.replicas.iter().copied().filter(|node| !self.removing.contains(node))
+    }
+
+    /// Whether a replica that did not stop in order may have lost what was committed: it was not synced everywhere.
+    pub fn is_unsynced(&self, config: &TopicConfig) -> bool {
+        self.unsynced || config.durability == Durability::Replicated
+    }
+
+    /// Whether what was committed before `epoch` may be missing since.
+    pub fn was_unclean_since(&self, epoch: LeaderEpoch) -> bool {
+        self.unclean_epoch.is_some_and(|unclean| unclean > epoch)
+    }
 }
 
 /// A topic and its partitions, whose numbers are their places.
@@ -210,6 +278,11 @@ impl Image {
 
     pub fn broker(&self, id: NodeId) -> Option<&Arc<Broker>> {
         self.brokers.get(&id)
+    }
+
+    /// Whether the broker is registered and may be given a lead, or join an in-sync set.
+    pub fn is_active(&self, id: NodeId) -> bool {
+        self.broker(id).is_some_and(|broker| broker.is_active())
     }
 
     /// All topics, in the order of their names.

@@ -1,8 +1,8 @@
 //! What the cluster knows of itself: brokers, topics, partitions, configurations, features.
 //!
 //! A change is *decided* against an immutable [`image::Image`] ([`controller`]), written as [`records`], and takes effect
-//! only by [`apply`]: running and recovering share that one path. Whoever carries the records — one node's log, or Raft —
-//! is not known here.
+//! only by [`apply`]: running and recovering share that one path. Whoever carries the records — one node's log, or Raft
+//! ([`raft`]) — is not known to those.
 //!
 //! **Invariants.** The same records in the same order give the same image on every node. A leader epoch never falls for a
 //! topic id. A record that is not understood is refused, never skipped: a broker that skipped a fact would lie about it
@@ -14,14 +14,20 @@ pub mod controller;
 pub mod describe_config;
 pub mod image;
 pub mod names;
+pub mod raft;
 pub mod records;
+pub mod requests;
 pub mod snapshot;
 pub mod topic_config;
 
 #[cfg(test)]
+mod entries_story;
+#[cfg(test)]
+mod nodes_story;
+#[cfg(test)]
 mod story;
 
-pub use apply::{ApplyError, Change, Delta};
+pub use apply::{ApplyError, Change, Delta, Entry, Stale};
 pub use image::{Broker, ClusterDefaults, ConfigResource, Image, Listener, Partition, Position, Topic};
-pub use records::Record;
+pub use records::{Facts, Record};
 pub use topic_config::TopicConfig;

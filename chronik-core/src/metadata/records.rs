@@ -59,6 +59,17 @@ pub struct LogRecord {
     pub partition: i32,
 }
 
+/// The levels of a feature that a broker's release can work with (KIP-584).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FeatureRangeRecord {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(int32, tag = "2")]
+    pub min: i32,
+    #[prost(int32, tag = "3")]
+    pub max: i32,
+}
+
 /// A broker's process has started. Applying it bumps the leader epoch of every partition that the broker leads.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct RegisterBrokerRecord {
@@ -83,6 +94,57 @@ pub struct RegisterBrokerRecord {
     /// Only in snapshots: elsewhere the record's own offset is the broker's epoch.
     #[prost(int64, optional, tag = "8")]
     pub broker_epoch: Option<i64>,
+    /// It takes no part until a [`BrokerStateRecord`] says that it has caught up.
+    #[prost(bool, tag = "9")]
+    pub fenced: bool,
+    /// Where other brokers open their sessions with it, `host:port`; absent for a broker that is alone.
+    #[prost(string, optional, tag = "10")]
+    pub replication_address: Option<String>,
+    /// None: `metadata.version` at [`METADATA_VERSION_MIN`] alone.
+    #[prost(message, repeated, tag = "11")]
+    pub features: Vec<FeatureRangeRecord>,
+    /// Only in snapshots: the last request of this process that was decided; elsewhere there has been none.
+    #[prost(int64, optional, tag = "12")]
+    pub last_seq: Option<i64>,
+}
+
+/// What a registered broker is fit for now; all of it, whatever has changed.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BrokerStateRecord {
+    #[prost(int32, tag = "1")]
+    pub node_id: i32,
+    #[prost(int64, tag = "2")]
+    pub broker_epoch: i64,
+    /// It leads nothing, and is in no in-sync set.
+    #[prost(bool, tag = "3")]
+    pub fenced: bool,
+    /// It is about to stop: it gets no lead, and joins no in-sync set.
+    #[prost(bool, tag = "4")]
+    pub in_controlled_shutdown: bool,
+    /// Logs that have failed there.
+    #[prost(message, repeated, tag = "5")]
+    pub offline: Vec<LogRecord>,
+}
+
+/// A broker is no part of the cluster any more, until it registers anew.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BrokerUnregisteredRecord {
+    #[prost(int32, tag = "1")]
+    pub node_id: i32,
+    #[prost(int64, tag = "2")]
+    pub broker_epoch: i64,
+}
+
+/// A broker's request was decided by the records that follow in the same entry. Applying refuses the whole entry if that
+/// request, or a later one of the broker, was decided before, or if the broker has registered anew since.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RequestRecord {
+    #[prost(int32, tag = "1")]
+    pub node_id: i32,
+    #[prost(int64, tag = "2")]
+    pub broker_epoch: i64,
+    #[prost(int64, tag = "3")]
+    pub seq: i64,
 }
 
 /// A topic exists; its partitions follow.
@@ -116,6 +178,24 @@ pub struct PartitionRecord {
     /// Eligible leader replicas (KIP-966).
     #[prost(int32, repeated, tag = "8")]
     pub elr: Vec<i32>,
+    /// Once in either of the two sets, since the in-sync set became too small (KIP-966).
+    #[prost(int32, repeated, tag = "9")]
+    pub last_known_elr: Vec<i32>,
+    /// While there is no leader: who led last.
+    #[prost(int32, optional, tag = "10")]
+    pub last_known_leader: Option<i32>,
+    /// Replicas that a reassignment adds (KIP-455).
+    #[prost(int32, repeated, tag = "11")]
+    pub adding_replicas: Vec<i32>,
+    /// Replicas that go as soon as those are in sync.
+    #[prost(int32, repeated, tag = "12")]
+    pub removing_replicas: Vec<i32>,
+    /// The last leader epoch whose leader may lack what was committed before. Absent: there has been none.
+    #[prost(int32, optional, tag = "13")]
+    pub unclean_epoch: Option<i32>,
+    /// Acknowledged under another durability, and not known to be synced.
+    #[prost(bool, tag = "14")]
+    pub unsynced: bool,
 }
 
 /// A topic, its partitions and its configuration are gone.
@@ -167,12 +247,54 @@ pub enum Record {
     Config(ConfigRecord),
     #[prost(message, tag = "8")]
     ProducerIds(ProducerIdsRecord),
+    #[prost(message, tag = "9")]
+    BrokerState(BrokerStateRecord),
+    #[prost(message, tag = "10")]
+    BrokerUnregistered(BrokerUnregisteredRecord),
+    #[prost(message, tag = "11")]
+    Request(RequestRecord),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct Envelope {
-    #[prost(oneof = "Record", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Record", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     record: Option<Record>,
+}
+
+/// What one entry of the Raft log says: records that take effect together, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The term in which they were decided. They rest on what the controller of that term knew, so in an entry of any other
+    /// term they count for nothing.
+    pub term: u64,
+    pub records: Vec<Record>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct FactsEnvelope {
+    #[prost(uint64, tag = "1")]
+    term: u64,
+    #[prost(message, repeated, tag = "2")]
+    records: Vec<Envelope>,
+}
+
+impl Facts {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let records = self.records.iter().map(|record| Envelope { record: Some(record.clone()) });
+        FactsEnvelope { term: self.term, records: records.collect() }.encode_to_vec()
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Facts, NotARecord> {
+        let envelope = FactsEnvelope::decode(bytes).map_err(|cause| NotARecord::Malformed(cause.to_string()))?;
+        // As for one record.
+        let encoded_bytes = envelope.encoded_len();
+        let records = envelope.records.into_iter().map(|envelope| envelope.record.ok_or(NotARecord::UnknownKind));
+        let facts = Facts { term: envelope.term, records: records.collect::<Result<_, _>>()? };
+        if encoded_bytes != bytes.len() {
+            return Err(NotARecord::UnknownFields);
+        }
+        Ok(facts)
+    }
 }
 
 /// Why bytes are no record that this release knows.
@@ -197,7 +319,10 @@ impl Record {
             | Record::Partition(_)
             | Record::TopicDeleted(_)
             | Record::Config(_)
-            | Record::ProducerIds(_) => 30,
+            | Record::ProducerIds(_)
+            | Record::BrokerState(_)
+            | Record::BrokerUnregistered(_)
+            | Record::Request(_) => 30,
         }
     }
 
@@ -232,8 +357,31 @@ mod tests {
             leader_epoch: 4,
             partition_epoch: 9,
             elr: vec![2],
+            last_known_elr: vec![3],
+            last_known_leader: Some(1),
+            adding_replicas: vec![4],
+            removing_replicas: vec![1],
+            unclean_epoch: Some(0),
+            unsynced: true,
         });
         assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record));
+    }
+
+    #[test]
+    fn an_entry_reads_back_and_is_refused_if_any_of_it_is_not_known() {
+        let facts = Facts {
+            term: 7,
+            records: vec![
+                Record::ProducerIds(ProducerIdsRecord { next: 0 }),
+                Record::Cluster(ClusterRecord { cluster_id: "c".into() }),
+            ],
+        };
+        let bytes = facts.to_bytes();
+        assert_eq!(Facts::from_bytes(&bytes), Ok(facts));
+        // One more record, of a kind from the future; and a field 15 beside them.
+        let with = |more: &[u8]| [&bytes[..], more].concat();
+        assert_eq!(Facts::from_bytes(&with(&[0x12, 0x03, 0x9a, 0x06, 0x00])), Err(NotARecord::UnknownKind));
+        assert_eq!(Facts::from_bytes(&with(&[0x78, 0x01])), Err(NotARecord::UnknownFields));
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! carry what elsewhere follows from a record's place in the log: broker epochs and the features' epoch.
 
 use super::apply::{RESOURCE_BROKER, RESOURCE_TOPIC};
-use super::image::{Broker, ConfigResource, Image, Partition, Position};
+use super::image::{Broker, ConfigResource, Image, Listener, Partition, Position};
 use super::records::{
-    ClusterRecord, ConfigRecord, FeatureLevelRecord, ListenerRecord, LogRecord, METADATA_VERSION, PartitionRecord,
-    ProducerIdsRecord, Record, RegisterBrokerRecord, TopicRecord,
+    BrokerStateRecord, ClusterRecord, ConfigRecord, FeatureLevelRecord, FeatureRangeRecord, ListenerRecord, LogRecord,
+    METADATA_VERSION, PartitionRecord, ProducerIdsRecord, Record, RegisterBrokerRecord, TopicRecord,
 };
-use crate::ids::{NodeId, TopicId};
+use crate::ids::{LogId, NodeId, TopicId};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 impl Image {
     /// Everything, as records.
@@ -27,7 +29,13 @@ impl Image {
                 features_epoch: Some(self.features_epoch),
             })
         }));
-        records.extend(self.brokers.values().map(|broker| Record::RegisterBroker(registration(broker))));
+        for broker in self.brokers.values() {
+            records.push(Record::RegisterBroker(registration(broker)));
+            // What a registration does not say.
+            if broker.in_controlled_shutdown || !broker.offline.is_empty() {
+                records.push(broker_state_record(broker));
+            }
+        }
         for topic in self.topics() {
             records.push(topic_record(topic.id, &topic.name));
             records
@@ -54,23 +62,53 @@ impl Image {
 }
 
 fn registration(broker: &Broker) -> RegisterBrokerRecord {
-    let listeners = broker.listeners.iter().map(|listener| ListenerRecord {
-        name: listener.name.clone(),
-        host: listener.host.clone(),
-        port: u32::from(listener.port),
-    });
-    let damaged =
-        broker.damaged.iter().map(|log| LogRecord { topic_id: log.topic.0.to_vec(), partition: log.partition });
     RegisterBrokerRecord {
         node_id: broker.id.0,
         incarnation: broker.incarnation.to_vec(),
         directory_id: broker.directory_id.to_vec(),
         rack: broker.rack.clone(),
-        listeners: listeners.collect(),
+        listeners: listener_records(&broker.listeners),
         clean: broker.clean,
-        damaged: damaged.collect(),
+        damaged: broker.damaged.iter().map(log_record).collect(),
         broker_epoch: Some(broker.epoch.0),
+        fenced: broker.fenced,
+        replication_address: broker.replication_address.clone(),
+        features: feature_records(&broker.features),
+        last_seq: (broker.last_seq > 0).then_some(broker.last_seq),
     }
+}
+
+pub(super) fn listener_records(listeners: &[Listener]) -> Vec<ListenerRecord> {
+    let record = |listener: &Listener| ListenerRecord {
+        name: listener.name.clone(),
+        host: listener.host.clone(),
+        port: u32::from(listener.port),
+    };
+    listeners.iter().map(record).collect()
+}
+
+pub(super) fn feature_records(features: &BTreeMap<String, RangeInclusive<i16>>) -> Vec<FeatureRangeRecord> {
+    let record = |(name, levels): (&String, &RangeInclusive<i16>)| FeatureRangeRecord {
+        name: name.clone(),
+        min: i32::from(*levels.start()),
+        max: i32::from(*levels.end()),
+    };
+    features.iter().map(record).collect()
+}
+
+pub(super) fn log_record(log: &LogId) -> LogRecord {
+    LogRecord { topic_id: log.topic.0.to_vec(), partition: log.partition }
+}
+
+/// The record that makes a broker fit for what this one is.
+pub(super) fn broker_state_record(broker: &Broker) -> Record {
+    Record::BrokerState(BrokerStateRecord {
+        node_id: broker.id.0,
+        broker_epoch: broker.epoch.0,
+        fenced: broker.fenced,
+        in_controlled_shutdown: broker.in_controlled_shutdown,
+        offline: broker.offline.iter().map(log_record).collect(),
+    })
 }
 
 /// The record that makes a topic, still without partitions.
@@ -90,6 +128,12 @@ pub(super) fn partition_record(topic: TopicId, partition: i32, state: &Partition
         leader_epoch: state.leader_epoch.0,
         partition_epoch: state.partition_epoch,
         elr: numbers(&state.elr),
+        last_known_elr: numbers(&state.last_known_elr),
+        last_known_leader: state.last_known_leader.map(|node| node.0),
+        adding_replicas: numbers(&state.adding),
+        removing_replicas: numbers(&state.removing),
+        unclean_epoch: state.unclean_epoch.map(|epoch| epoch.0),
+        unsynced: state.unsynced,
     })
 }
 

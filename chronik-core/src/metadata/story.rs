@@ -57,6 +57,8 @@ impl Cluster {
             listeners: vec![listener],
             clean: true,
             damaged: Vec::new(),
+            replication_address: None,
+            features: supported_features(),
         };
         self.carry_out(register_broker(&registration)).1
     }

@@ -18,6 +18,8 @@ pub const META_KEY: &str = "partition";
 pub struct Checkpoint {
     /// Every batch below this offset is accounted for.
     pub upto: Offset,
+    /// What was known to be committed. A log that comes back with less has lost what was promised.
+    pub high_watermark: Offset,
     pub producers: Producers,
     pub epochs: Epochs,
 }
@@ -33,6 +35,8 @@ struct Stored {
     /// CRC-32C of the message with this field zero: a checkpoint that is damaged is as good as none.
     #[prost(fixed32, tag = "4")]
     crc: u32,
+    #[prost(int64, tag = "5")]
+    high_watermark: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -45,6 +49,8 @@ struct StoredProducer {
     last_seen_ms: i64,
     #[prost(message, repeated, tag = "4")]
     batches: Vec<StoredBatch>,
+    #[prost(uint64, tag = "5")]
+    unbroken: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,6 +81,7 @@ impl Checkpoint {
             id: id.0,
             epoch: i32::from(producer.epoch),
             last_seen_ms: producer.last_seen.0,
+            unbroken: producer.unbroken,
             batches: producer
                 .batches
                 .iter()
@@ -88,7 +95,13 @@ impl Checkpoint {
                 .collect(),
         });
         let epochs = self.epochs.starts().iter().map(|(epoch, start)| StoredEpoch { epoch: epoch.0, start: start.0 });
-        let mut stored = Stored { upto: self.upto.0, producers: producers.collect(), epochs: epochs.collect(), crc: 0 };
+        let mut stored = Stored {
+            upto: self.upto.0,
+            producers: producers.collect(),
+            epochs: epochs.collect(),
+            crc: 0,
+            high_watermark: self.high_watermark.0,
+        };
         stored.crc = crc32c::crc32c(&stored.encode_to_vec());
         stored.encode_to_vec()
     }
@@ -100,7 +113,8 @@ impl Checkpoint {
         if crc != crc32c::crc32c(&stored.encode_to_vec()) {
             return None;
         }
-        let mut checkpoint = Checkpoint { upto: Offset(stored.upto), ..Checkpoint::default() };
+        let high_watermark = Offset(stored.high_watermark);
+        let mut checkpoint = Checkpoint { upto: Offset(stored.upto), high_watermark, ..Checkpoint::default() };
         for producer in stored.producers {
             let batches = producer.batches.iter().map(|batch| AppendedBatch {
                 first_sequence: batch.first_sequence,
@@ -112,6 +126,7 @@ impl Checkpoint {
             let restored = Producer {
                 epoch: i16::try_from(producer.epoch).ok()?,
                 batches: batches.collect(),
+                unbroken: producer.unbroken,
                 last_seen: Timestamp(producer.last_seen_ms),
             };
             checkpoint.producers.restore(ProducerId(producer.id), restored);
@@ -129,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_survives_its_bytes_and_damage_is_noticed() {
-        let mut checkpoint = Checkpoint { upto: Offset(12), ..Checkpoint::default() };
+        let mut checkpoint = Checkpoint { upto: Offset(12), high_watermark: Offset(9), ..Checkpoint::default() };
         let mut builder = Builder::new(Timestamp(5)).idempotent(ProducerId(3), 1, 40);
         builder.push(&RecordOut::default());
         checkpoint.producers.note(&builder.build().header, Timestamp(9));

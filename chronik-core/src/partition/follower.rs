@@ -25,7 +25,7 @@ use super::recovery::Recovered;
 use crate::batch::Batch;
 use crate::ids::{LeaderEpoch, Offset};
 use crate::replication::{Attach, Attached, Message, Progress, Records};
-use crate::time::{Monotonic, Now};
+use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::LogState;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,8 +33,13 @@ use std::time::Duration;
 /// Records of one partition that may be on their way to a follower: enough to keep a stream busy over a round trip of some
 /// milliseconds, little enough that hundreds of partitions catch up at once within ordinary memory.
 pub const CREDIT_BYTES: u64 = 4 << 20;
+/// The leader is told of credit, where there is nothing else to tell, when so much of it has come back: long before it
+/// has none left.
+const CREDIT_NEWS_BYTES: u64 = CREDIT_BYTES / 4;
 /// A leader that is not ready is asked again after so long; its metadata is seldom further behind.
 pub const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// A log that took no more is tried again after so long: most often its disk is full, and somebody must make room.
+pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a follower stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +71,12 @@ pub enum Offline {
 #[derive(Debug)]
 pub enum Effect {
     Send(Message),
-    /// Append it at the log's end, and report with [`Follower::written`].
-    Append(Batch),
+    /// Append it at the log's end, which is `at`, and report with [`Follower::written`], or [`Follower::refused`]. The
+    /// first batch of all may begin before: the leader's log then starts inside it.
+    Append {
+        at: Offset,
+        batch: Batch,
+    },
     /// Ask the log to make everything below `upto` durable, and report with [`Follower::durable`].
     Sync {
         upto: Offset,
@@ -97,8 +106,9 @@ pub enum Effect {
 pub struct Follower {
     epoch: LeaderEpoch,
     durability: Durability,
-    /// The leader was elected although it may lack committed records, because the topic allows that.
-    unclean: bool,
+    /// The last leader epoch that began with an unclean election: with a leader that may lack committed records, because the
+    /// topic allows that.
+    unclean_epoch: Option<LeaderEpoch>,
     /// There is a session with the leader.
     session: bool,
     phase: Phase,
@@ -107,32 +117,39 @@ pub struct Follower {
     written_end: Offset,
     durable_end: Offset,
     high_watermark: Offset,
+    /// The last one heard of this leader, whose log this one is a part of since then.
+    leaders_watermark: Offset,
     sync_under_way: bool,
     trim_asked: Offset,
+    /// The log took no more: after reading it back there is a pause until then.
+    pause_until: Option<Monotonic>,
     producers: Producers,
     epochs: Epochs,
     /// Bytes that the leader may have sent since the attachment.
     credit_bytes: u64,
     received_bytes: u64,
+    /// What the leader was told last of the credit.
+    told_credit_bytes: u64,
     /// Bytes and ends of appends that are not written yet: each gives its credit back when it is.
     unwritten: VecDeque<(Offset, u64)>,
     effects: VecDeque<Effect>,
 }
 
 impl Follower {
-    /// Takes up following in `epoch` over what was recovered. `high_watermark` is what is known to be committed here.
+    /// Takes up following in `epoch` over what was recovered. `unclean_epoch`: the last one that began with a leader that may
+    /// lack committed records, because the topic allows that.
     pub fn new(
         recovered: Recovered,
         epoch: LeaderEpoch,
         durability: Durability,
-        high_watermark: Offset,
-        unclean: bool,
+        unclean_epoch: Option<LeaderEpoch>,
     ) -> Self {
         let Recovered { checkpoint, log } = recovered;
+        let high_watermark = checkpoint.high_watermark;
         let mut follower = Self {
             epoch,
             durability,
-            unclean,
+            unclean_epoch,
             session: false,
             phase: Phase::Detached,
             log_start: Offset::ZERO,
@@ -140,12 +157,15 @@ impl Follower {
             written_end: Offset::ZERO,
             durable_end: Offset::ZERO,
             high_watermark,
+            leaders_watermark: Offset::ZERO,
             sync_under_way: false,
             trim_asked: Offset::ZERO,
+            pause_until: None,
             producers: Producers::default(),
             epochs: Epochs::default(),
             credit_bytes: 0,
             received_bytes: 0,
+            told_credit_bytes: 0,
             unwritten: VecDeque::new(),
             effects: VecDeque::new(),
         };
@@ -178,6 +198,13 @@ impl Follower {
         &self.epochs
     }
 
+    /// What an acknowledgement promises has changed.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
+        self.sync_if_due();
+        self.report();
+    }
+
     /// When [`Follower::tick`] is due.
     pub fn deadline(&self) -> Option<Monotonic> {
         match self.phase {
@@ -192,7 +219,9 @@ impl Follower {
 
     /// What the next leader epoch starts from, in whichever role.
     pub fn into_recovered(self) -> Recovered {
-        let checkpoint = Checkpoint { upto: self.log_end, producers: self.producers, epochs: self.epochs };
+        let high_watermark = self.high_watermark;
+        let checkpoint =
+            Checkpoint { upto: self.log_end, high_watermark, producers: self.producers, epochs: self.epochs };
         let log = LogState {
             start: self.log_start,
             end: self.log_end,
@@ -202,6 +231,21 @@ impl Follower {
             ..LogState::default()
         };
         Recovered { checkpoint, log }
+    }
+
+    /// As a leader's: a follower remembers producers for the day when it leads.
+    pub fn expire_producers(&mut self, horizon: Timestamp, count_max: usize) {
+        self.producers.expire(horizon, count_max);
+    }
+
+    /// As a leader's; none while the log is being cut.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        (self.phase != Phase::Cutting).then(|| Checkpoint {
+            upto: self.log_end,
+            high_watermark: self.high_watermark,
+            producers: self.producers.clone(),
+            epochs: self.epochs.clone(),
+        })
     }
 
     /// A session with the leader began.
@@ -269,7 +313,10 @@ impl Follower {
         }
         for batch in records.batches {
             let header = &batch.header;
-            let follows = header.base_offset == self.log_end
+            let is_first = self.log_start == self.log_end;
+            let begins = header.base_offset == self.log_end
+                || (is_first && header.base_offset < self.log_end && self.log_end < header.next_offset());
+            let follows = begins
                 && header.leader_epoch <= self.epoch
                 && self.epochs.latest().is_none_or(|last| last <= header.leader_epoch);
             if !follows || !batch.is_intact() {
@@ -278,11 +325,16 @@ impl Follower {
             }
             let bytes = header.size_bytes() as u64;
             self.received_bytes += bytes;
+            let at = self.log_end;
             self.log_end = header.next_offset();
             self.producers.note(header, now.wall);
-            self.epochs.note(header.leader_epoch, header.base_offset);
+            self.epochs.note(header.leader_epoch, at);
             self.unwritten.push_back((self.log_end, bytes));
-            self.effects.push_back(Effect::Append(batch));
+            self.effects.push_back(Effect::Append { at, batch });
+        }
+        if records.log_start > self.log_end {
+            // The leader has dropped what comes next here.
+            return self.wait(now);
         }
         self.learn_watermark(records.high_watermark);
         let start = records.log_start.min(self.log_end);
@@ -298,14 +350,32 @@ impl Follower {
         while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= self.written_end) {
             self.credit_bytes += bytes;
         }
-        self.settle();
+        self.show_watermark();
+        self.sync_if_due();
+        // Where only what is durable counts, that it is written is told along with it, unless the leader needs the credit.
+        let told_later = self.durability == Durability::Fsync && self.sync_under_way;
+        if !told_later || self.credit_bytes - self.told_credit_bytes >= CREDIT_NEWS_BYTES {
+            self.report();
+        }
     }
 
     /// A sync that an [`Effect::Sync`] asked for has ended.
     pub fn durable(&mut self, end: Offset) {
         self.sync_under_way = false;
         self.durable_end = self.durable_end.max(end).min(self.log_end);
-        self.settle();
+        self.sync_if_due();
+        self.report();
+    }
+
+    /// The log, which ends at `end`, took no more: what this machine believes of it is read back, and the leader asked
+    /// again after a pause.
+    pub fn refused(&mut self, now: Now, end: Offset) {
+        if self.phase != Phase::Cutting {
+            self.phase = Phase::Cutting;
+            self.pause_until = Some(now.monotonic + TRY_AGAIN);
+            self.effects.retain(|effect| !matches!(effect, Effect::Append { .. }));
+            self.effects.push_back(Effect::Truncate { from: end });
+        }
     }
 
     /// The log has been cut, and read back.
@@ -314,8 +384,10 @@ impl Follower {
         self.take_over(checkpoint, log);
         if self.phase == Phase::Cutting {
             self.phase = Phase::Detached;
-            if self.session {
-                self.attach();
+            match self.pause_until.take() {
+                Some(until) if self.session => self.phase = Phase::Waiting { until },
+                _ if self.session => self.attach(),
+                _ => {}
             }
         }
     }
@@ -352,6 +424,7 @@ impl Follower {
         // What is still being written counts against the new session too.
         let unwritten: u64 = self.unwritten.iter().map(|(_, bytes)| bytes).sum();
         self.credit_bytes = CREDIT_BYTES.saturating_sub(unwritten);
+        self.told_credit_bytes = self.credit_bytes;
         self.received_bytes = 0;
         let attach = Attach {
             epoch: self.epoch,
@@ -368,7 +441,9 @@ impl Follower {
     }
 
     fn cut_from(&mut self, from: Offset, effect: Effect) {
-        if from < self.high_watermark && !self.unclean {
+        // Whoever has records of that epoch has been cut for it already.
+        let may_lose = self.unclean_epoch.is_some_and(|unclean| self.epochs.latest().is_none_or(|last| last < unclean));
+        if from < self.high_watermark && !may_lose {
             let high_watermark = self.high_watermark;
             return self.go_offline(Offline::CommittedRecordsMissing { from, high_watermark });
         }
@@ -384,25 +459,29 @@ impl Follower {
     }
 
     fn learn_watermark(&mut self, leaders: Offset) {
-        let reached = leaders.min(self.log_end);
+        self.leaders_watermark = self.leaders_watermark.max(leaders);
+        self.show_watermark();
+    }
+
+    /// As far as the log has reported: what was merely handed to it may be refused, and a watermark never falls.
+    fn show_watermark(&mut self) {
+        let reached = self.leaders_watermark.min(self.written_end);
         if reached > self.high_watermark {
             self.high_watermark = reached;
             self.effects.push_back(Effect::WatermarkAdvanced { to: reached });
         }
     }
 
-    /// Derives from the ends what follows: the next sync, and what the leader is told.
-    fn settle(&mut self) {
-        if matches!(self.phase, Phase::Offline(_) | Phase::Cutting) {
-            return;
-        }
-        if self.durability == Durability::Fsync && !self.sync_under_way && self.written_end > self.durable_end {
+    fn sync_if_due(&mut self) {
+        let goes_on = !matches!(self.phase, Phase::Offline(_) | Phase::Cutting);
+        let wanted = self.durability == Durability::Fsync && self.written_end > self.durable_end;
+        if goes_on && wanted && !self.sync_under_way {
             self.sync_under_way = true;
             self.effects.push_back(Effect::Sync { upto: self.written_end });
         }
-        self.report();
     }
 
+    /// Tells the leader how far this log has come.
     fn report(&mut self) {
         if self.phase == Phase::Streaming {
             let progress = Progress {
@@ -412,6 +491,7 @@ impl Follower {
                 durable_end: self.durable_end,
                 credit_bytes: self.credit_bytes,
             };
+            self.told_credit_bytes = self.credit_bytes;
             self.effects.push_back(Effect::Send(Message::Progress(progress)));
         }
     }
@@ -421,7 +501,6 @@ impl Follower {
 mod tests {
     use super::*;
     use crate::batch::{Builder, RecordOut};
-    use crate::time::Timestamp;
 
     const EPOCH: LeaderEpoch = LeaderEpoch(4);
 
@@ -434,13 +513,14 @@ mod tests {
         let epochs = Epochs::from_starts([(LeaderEpoch(1), Offset(0)), (LeaderEpoch(2), Offset(6))]);
         let end = Offset(10);
         Recovered {
-            checkpoint: Checkpoint { upto: end, epochs, ..Checkpoint::default() },
+            checkpoint: Checkpoint { upto: end, high_watermark: Offset(4), epochs, ..Checkpoint::default() },
             log: LogState { end, written_end: end, durable_end: end, ..LogState::default() },
         }
     }
 
     fn follower(unclean: bool) -> Follower {
-        let mut follower = Follower::new(recovered(), EPOCH, Durability::Fsync, Offset(4), unclean);
+        let unclean_epoch = unclean.then_some(EPOCH);
+        let mut follower = Follower::new(recovered(), EPOCH, Durability::Fsync, unclean_epoch);
         follower.session_up();
         follower
     }
@@ -452,7 +532,7 @@ mod tests {
                 format!("has {written_end}/{durable_end} credit {}", credit_bytes as i64 - CREDIT_BYTES as i64)
             }
             Effect::Send(message) => format!("{message:?}"),
-            Effect::Append(batch) => format!("append {}", batch.header.base_offset),
+            Effect::Append { batch, .. } => format!("append {}", batch.header.base_offset),
             Effect::Sync { upto } => format!("sync {upto}"),
             Effect::Truncate { from } => format!("cut {from}"),
             Effect::Reset { start } => format!("reset {start}"),
@@ -484,15 +564,54 @@ mod tests {
         assert_eq!(effects(&mut follower), "hw 9, has 10/10 credit 0");
         let size = batch(10, 4).header.size_bytes();
         follower.records(now(0), records(EPOCH, 12, vec![batch(10, 4), batch(11, 4)]));
-        assert_eq!(effects(&mut follower), "append 10, append 11, hw 12");
+        assert_eq!(effects(&mut follower), "append 10, append 11, hw 10");
         follower.written(Offset(11));
-        assert_eq!(effects(&mut follower), format!("sync 11, has 11/10 credit {size}"));
+        assert_eq!(effects(&mut follower), "hw 11, sync 11", "a sync tells it all");
         follower.written(Offset(12));
-        assert_eq!(effects(&mut follower), format!("has 12/10 credit {}", 2 * size), "one sync at a time");
+        assert_eq!(effects(&mut follower), "hw 12", "one sync at a time");
         follower.durable(Offset(11));
         assert_eq!(effects(&mut follower), format!("sync 12, has 12/11 credit {}", 2 * size));
         follower.records(now(0), Records { log_start: Offset(3), ..records(EPOCH, 12, Vec::new()) });
         assert_eq!(effects(&mut follower), "trim 3");
+        follower.set_durability(Durability::Replicated);
+        effects(&mut follower);
+        follower.records(now(0), records(EPOCH, 12, vec![batch(12, 4)]));
+        follower.written(Offset(13));
+        let told = format!("append 12, has 13/11 credit {}", 3 * size);
+        assert_eq!(effects(&mut follower), told, "to be written is all that counts, whatever is being synced");
+    }
+
+    #[test]
+    fn a_leader_never_runs_out_of_credit_while_a_sync_takes_its_time() {
+        let mut follower = follower(false);
+        effects(&mut follower);
+        follower.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(10) });
+        let value = vec![7; CREDIT_NEWS_BYTES as usize];
+        let mut builder = Builder::new(Timestamp(1));
+        builder.push(&RecordOut { value: Some(&value), ..RecordOut::default() });
+        let mut large = builder.build();
+        (large.header.base_offset, large.header.leader_epoch) = (Offset(11), LeaderEpoch(4));
+        large.header.crc = large.header.checksum(&large.records);
+        let size = batch(10, 4).header.size_bytes() + large.header.size_bytes();
+        follower.records(now(0), records(EPOCH, 10, vec![batch(10, 4), large]));
+        follower.written(Offset(11));
+        assert_eq!(effects(&mut follower), "hw 10, has 10/10 credit 0, append 10, append 11, sync 11");
+        follower.written(Offset(12));
+        assert_eq!(effects(&mut follower), format!("has 12/10 credit {size}"));
+    }
+
+    #[test]
+    fn a_log_that_takes_no_more_shows_no_more_and_its_watermark_does_not_fall() {
+        let mut follower = follower(false);
+        effects(&mut follower);
+        follower.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(10) });
+        follower.records(now(0), records(EPOCH, 12, vec![batch(10, 4), batch(11, 4)]));
+        assert_eq!(effects(&mut follower), "hw 10, has 10/10 credit 0, append 10, append 11");
+        follower.refused(now(0), Offset(10));
+        assert_eq!(effects(&mut follower), "cut 10");
+        follower.cut(recovered());
+        assert_eq!(follower.high_watermark(), Offset(10), "of what the log never took nothing was shown");
+        assert_eq!(follower.deadline(), Some(now(0).monotonic + TRY_AGAIN));
     }
 
     #[test]
@@ -509,7 +628,10 @@ mod tests {
         let epochs = Epochs::from_starts([(LeaderEpoch(1), Offset(0))]);
         let end = Offset(6);
         let log = LogState { end, written_end: end, durable_end: end, ..LogState::default() };
-        follower.cut(Recovered { checkpoint: Checkpoint { upto: end, epochs, ..Checkpoint::default() }, log });
+        follower.cut(Recovered {
+            checkpoint: Checkpoint { upto: end, high_watermark: Offset(4), epochs, ..Checkpoint::default() },
+            log,
+        });
         assert_eq!(effects(&mut follower), "attach at 6");
         follower.attached(now(0), Attached::Reset { epoch: EPOCH, start: Offset(20) });
         assert_eq!(effects(&mut follower), "reset 20");

@@ -5,20 +5,22 @@
 //! ([`Leader::written`]) or *durable* ([`Leader::durable`]) do the acknowledgements and watermarks exist that depend on it.
 //!
 //! **Watermark.** With [`Durability::Fsync`] it is the least durable end over the in-sync replicas, and every append
-//! starts the group commit; with [`Durability::Replicated`] the least written end. It never regresses. On one node the
-//! leader is the only replica.
+//! starts the group commit; with [`Durability::Replicated`] the least written end. It never regresses. Whom it counts is
+//! [`Replicas`]' to know; on one node the leader is the only replica.
 
 use super::checkpoint::Checkpoint;
 use super::epochs::Epochs;
-use super::producers::{AppendedBatch, Producers, Refused, Verdict};
+use super::producers::{self, AppendedBatch, Producers, Verdict};
 use super::recovery::Recovered;
+use super::replicas::{Due, InSyncQuestion, LeaderLog, Membership, News, Replicas};
 use crate::batch::{CheckedBatch, Header};
-use crate::ids::{LeaderEpoch, Offset};
+use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::payload::Payload;
-use crate::time::Timestamp;
-use crate::wal::Run;
+use crate::replication::{Attach, Attached, Progress};
+use crate::time::{Monotonic, Timestamp};
+use crate::wal::{LogState, Run};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// What an acknowledgement by all in-sync replicas promises: a property of the topic, the same on every node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,12 +66,39 @@ impl Stamped {
     }
 }
 
+/// Why a batch is not admitted. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error(transparent)]
+    Producer(#[from] producers::Refused),
+    /// All in-sync replicas are to have it, and those are fewer than the topic wants.
+    #[error("{in_sync} replicas are in sync, and the topic wants {wanted}")]
+    TooFewInSync { in_sync: usize, wanted: usize },
+}
+
+/// Why it will never be known whether what a producer waits for was stored as it wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Abandoned {
+    #[error("the partition's log failed before the records were stored as asked")]
+    LogFailed,
+    /// The next leader may have the records or not: the producer asks it again.
+    #[error("this node ceased to lead the partition before the records were stored as asked")]
+    Resigned,
+    /// It is stored here, but too few are in sync for the promise.
+    #[error("fewer replicas are in sync than the topic wants; the records are stored on those that are")]
+    TooFewInSync,
+}
+
 /// What a batch is to the partition.
 #[derive(Debug)]
 pub enum Admitted {
     Append(Stamped),
     /// It was appended before; nothing is to be written.
     Duplicate(AppendedBatch),
+    /// It was appended long before, somewhere below `before`.
+    Forgotten {
+        before: Offset,
+    },
 }
 
 /// What the leader wants done, in order.
@@ -79,8 +108,8 @@ pub enum Effect<K> {
     Sync { upto: Offset },
     /// What `key` stands for is stored as its producer wanted.
     Acknowledge { key: K },
-    /// What `key` stands for may or may not be stored: the log failed.
-    Abandon { key: K },
+    /// What `key` stands for may or may not be stored.
+    Abandon { key: K, why: Abandoned },
     /// More can be read.
     WatermarkAdvanced { to: Offset },
 }
@@ -97,6 +126,7 @@ pub struct Leader<K> {
     high_watermark: Offset,
     sync_under_way: bool,
     failed: bool,
+    replicas: Replicas,
     producers: Producers,
     epochs: Epochs,
     /// Those who wait, by the offset that must be reached; offsets rise, except for duplicates, which wait for less.
@@ -106,20 +136,21 @@ pub struct Leader<K> {
 }
 
 impl<K> Leader<K> {
-    /// Takes up the lead in `epoch` over what was recovered. What is written but not durable is synced at once, and
-    /// becomes readable then.
-    pub fn new(recovered: Recovered, epoch: LeaderEpoch, durability: Durability) -> Self {
+    /// Takes up the lead over what was recovered, in the epoch of `replicas`. What is written but not durable is synced at
+    /// once, and becomes readable when all who count have it.
+    pub fn new(recovered: Recovered, replicas: Replicas, durability: Durability) -> Self {
         let Recovered { checkpoint, log } = recovered;
         let mut leader = Self {
-            epoch,
+            epoch: replicas.epoch(),
             durability,
             log_start: log.start,
             log_end: log.end,
             written_end: log.written_end,
             durable_end: log.durable_end,
-            high_watermark: log.start,
+            high_watermark: checkpoint.high_watermark.clamp(log.start, log.end),
             sync_under_way: false,
             failed: false,
+            replicas,
             producers: checkpoint.producers,
             epochs: checkpoint.epochs,
             awaiting_written: VecDeque::new(),
@@ -171,9 +202,15 @@ impl<K> Leader<K> {
     }
 
     /// Judges a batch and gives it its place at the log's end. Changes nothing.
-    pub fn admit(&self, batch: CheckedBatch) -> Result<Admitted, Refused> {
+    pub fn admit(&self, batch: CheckedBatch, acks: Acks) -> Result<Admitted, Refused> {
+        if acks == Acks::All
+            && let Err((in_sync, wanted)) = self.replicas.are_enough()
+        {
+            return Err(Refused::TooFewInSync { in_sync, wanted });
+        }
         match self.producers.judge(batch.header())? {
             Verdict::Duplicate(earlier) => Ok(Admitted::Duplicate(earlier)),
+            Verdict::Forgotten { before } => Ok(Admitted::Forgotten { before }),
             Verdict::New => {
                 let batch = batch.into_batch();
                 let header = Header { base_offset: self.log_end, leader_epoch: self.epoch, ..batch.header };
@@ -199,7 +236,7 @@ impl<K> Leader<K> {
             Acks::All => (&mut self.awaiting_committed, self.high_watermark),
         };
         if self.failed {
-            self.effects.push_back(Effect::Abandon { key });
+            self.effects.push_back(Effect::Abandon { key, why: Abandoned::LogFailed });
         } else if next_offset <= reached {
             self.effects.push_back(Effect::Acknowledge { key });
         } else {
@@ -225,8 +262,135 @@ impl<K> Leader<K> {
     /// The log failed: whoever waits will never know.
     pub fn fail(&mut self) {
         self.failed = true;
+        self.abandon_all(Abandoned::LogFailed);
+    }
+
+    /// Somebody else leads, or nobody: whoever waits must ask again there.
+    pub fn resign(&mut self) {
+        self.abandon_all(Abandoned::Resigned);
+    }
+
+    fn abandon_all(&mut self, why: Abandoned) {
         let waiting = self.awaiting_written.drain(..).chain(self.awaiting_committed.drain(..));
-        self.effects.extend(waiting.map(|(_, key)| Effect::Abandon { key }));
+        self.effects.extend(waiting.map(|(_, key)| Effect::Abandon { key, why }));
+    }
+
+    /// What the next epoch starts from, in whichever role. Resign first.
+    pub fn into_recovered(self) -> Recovered {
+        let log = LogState {
+            start: self.log_start,
+            end: self.log_end,
+            written_end: self.written_end,
+            durable_end: self.durable_end,
+            last_epoch: self.epochs.latest().unwrap_or_default(),
+            ..LogState::default()
+        };
+        let high_watermark = self.high_watermark;
+        let checkpoint =
+            Checkpoint { upto: self.log_end, high_watermark, producers: self.producers, epochs: self.epochs };
+        Recovered { checkpoint, log }
+    }
+
+    /// How far this leader itself is known to have come: written and durable.
+    pub fn own_ends(&self) -> (Offset, Offset) {
+        (self.written_end, self.durable_end)
+    }
+
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
+    /// The end of the log when this epoch began: below it a watermark may still be less than what an earlier leader showed
+    /// (KIP-207).
+    pub fn shows_all_that_was_shown(&self) -> bool {
+        self.high_watermark >= self.replicas.epoch_start()
+    }
+
+    /// A record of this partition was applied.
+    pub fn applied(&mut self, membership: Membership, now: Monotonic) {
+        self.replicas.applied(membership, now);
+        if self.replicas.are_enough().is_err() {
+            // The watermark stands still until there are more: better told now than by a time-out.
+            let waiting = self.awaiting_committed.drain(..);
+            self.effects.extend(waiting.map(|(_, key)| Effect::Abandon { key, why: Abandoned::TooFewInSync }));
+        }
+        self.settle();
+    }
+
+    /// A follower wants to attach.
+    pub fn attach(&mut self, now: Monotonic, from: NodeId, attach: Attach) -> Attached {
+        let log = LeaderLog {
+            epochs: &self.epochs,
+            start: self.log_start,
+            end: self.log_end,
+            high_watermark: self.high_watermark,
+        };
+        self.replicas.attach(now, from, attach, log)
+    }
+
+    /// A follower has come further.
+    pub fn progress(&mut self, now: Monotonic, from: NodeId, progress: Progress) {
+        self.replicas.progress(now, from, progress, self.log_end);
+        self.settle();
+    }
+
+    /// The session with a follower ended.
+    pub fn session_down(&mut self, follower: NodeId) {
+        self.replicas.session_down(follower);
+    }
+
+    /// What a follower should have next is no longer in the log.
+    pub fn end_stream(&mut self, follower: NodeId) {
+        self.replicas.end_stream(follower);
+    }
+
+    /// What followers are told beside records.
+    pub fn news(&self) -> News {
+        News { high_watermark: self.high_watermark, log_start: self.log_start }
+    }
+
+    /// What is to be sent to a follower now.
+    pub fn due(&self, now: Monotonic, follower: NodeId) -> Option<Due> {
+        if self.failed {
+            return None;
+        }
+        self.replicas.due(now, follower, self.log_end, self.news())
+    }
+
+    /// Records up to `next`, and the news, were sent.
+    pub fn sent(&mut self, now: Monotonic, follower: NodeId, next: Offset, bytes: u64, news: News) {
+        self.replicas.sent(now, follower, next, bytes, news);
+    }
+
+    /// When somebody is to be looked at again with [`Leader::due`], whatever happens until then; those whose next message
+    /// is being made are looked at when it is sent.
+    pub fn deadline(&self, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
+        if self.failed { None } else { self.replicas.news_due_at(self.news(), is_being_made) }
+    }
+
+    /// The in-sync set that the controller is to be asked for now, if it is another.
+    pub fn wanted_in_sync(&self, now: Monotonic) -> Option<BTreeSet<NodeId>> {
+        if self.failed {
+            return None;
+        }
+        let log = LeaderLog {
+            epochs: &self.epochs,
+            start: self.log_start,
+            end: self.log_end,
+            high_watermark: self.high_watermark,
+        };
+        self.replicas.wanted_in_sync(now, log, self.durability)
+    }
+
+    /// The controller is being asked for this set: from now on it counts too.
+    pub fn ask(&mut self, wanted: BTreeSet<NodeId>) -> InSyncQuestion {
+        self.replicas.ask(wanted)
+    }
+
+    /// The controller has said no, for good.
+    pub fn question_refused(&mut self, question: &InSyncQuestion) {
+        self.replicas.refused(question);
+        self.settle();
     }
 
     /// The log now starts at `start`.
@@ -244,7 +408,12 @@ impl<K> Leader<K> {
     /// What to save so that a restart need not read what lies below the log's present end. The log must have made it
     /// durable before the checkpoint is of use; one that speaks of lost records is ignored on recovery.
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint { upto: self.log_end, producers: self.producers.clone(), epochs: self.epochs.clone() }
+        Checkpoint {
+            upto: self.log_end,
+            high_watermark: self.high_watermark,
+            producers: self.producers.clone(),
+            epochs: self.epochs.clone(),
+        }
     }
 
     pub fn poll_effect(&mut self) -> Option<Effect<K>> {
@@ -259,11 +428,13 @@ impl<K> Leader<K> {
         while let Some((_, key)) = self.awaiting_written.pop_front_if(|(offset, _)| *offset <= self.written_end) {
             self.effects.push_back(Effect::Acknowledge { key });
         }
-        let committed = match self.durability {
+        let own = match self.durability {
             Durability::Fsync => self.durable_end,
             Durability::Replicated => self.written_end,
         };
-        if committed > self.high_watermark {
+        if let Some(committed) = self.replicas.committed(self.durability, own)
+            && committed > self.high_watermark
+        {
             self.high_watermark = committed;
             self.effects.push_back(Effect::WatermarkAdvanced { to: committed });
         }
@@ -284,8 +455,22 @@ mod tests {
     use crate::ids::ProducerId;
     use crate::wal::LogState;
 
+    const ME: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn membership(in_sync: &[NodeId], in_sync_min: usize) -> Membership {
+        let in_sync: BTreeSet<NodeId> = in_sync.iter().copied().collect();
+        Membership { replicas: BTreeSet::from([ME, B]), in_sync, in_sync_min, partition_epoch: 0 }
+    }
+
+    fn replicas(in_sync: &[NodeId], in_sync_min: usize) -> Replicas {
+        let lag_max = std::time::Duration::from_secs(1);
+        let membership = membership(in_sync, in_sync_min);
+        Replicas::new(ME, LeaderEpoch(3), Offset::ZERO, lag_max, membership, Monotonic::default())
+    }
+
     fn leader(durability: Durability) -> Leader<&'static str> {
-        Leader::new(Recovered::empty(LogState::default()), LeaderEpoch(3), durability)
+        Leader::new(Recovered::empty(LogState::default()), replicas(&[ME], 1), durability)
     }
 
     fn batch(sequence: i32) -> CheckedBatch {
@@ -295,13 +480,14 @@ mod tests {
     }
 
     fn append(leader: &mut Leader<&'static str>, sequence: i32, acks: Acks, key: &'static str) {
-        let next_offset = match leader.admit(batch(sequence)) {
+        let next_offset = match leader.admit(batch(sequence), acks) {
             Ok(Admitted::Append(stamped)) => {
                 let next_offset = stamped.run().next_offset;
                 leader.ordered(stamped, Timestamp(1));
                 next_offset
             }
             Ok(Admitted::Duplicate(earlier)) => earlier.last_offset + 1,
+            Ok(Admitted::Forgotten { before }) => before,
             Err(refused) => panic!("{refused}"),
         };
         leader.await_acks(acks, next_offset, key);
@@ -312,7 +498,7 @@ mod tests {
             .map(|effect| match effect {
                 Effect::Sync { upto } => format!("sync {upto}"),
                 Effect::Acknowledge { key } => format!("ack {key}"),
-                Effect::Abandon { key } => format!("abandon {key}"),
+                Effect::Abandon { key, why } => format!("abandon {key}: {why:?}"),
                 Effect::WatermarkAdvanced { to } => format!("hw {to}"),
             })
             .collect::<Vec<_>>()
@@ -334,6 +520,18 @@ mod tests {
         assert_eq!(effects(&mut leader), "hw 2, ack all, sync 3");
         leader.durable(Offset(3));
         assert_eq!(effects(&mut leader), "hw 3, ack later");
+    }
+
+    #[test]
+    fn a_retry_of_what_came_long_before_waits_until_that_is_committed() {
+        let mut leader = leader(Durability::Fsync);
+        (0..7).for_each(|sequence| append(&mut leader, sequence, Acks::None, ""));
+        append(&mut leader, 1, Acks::All, "again");
+        leader.written(Offset(7));
+        assert_eq!(effects(&mut leader), "sync 7");
+        assert_eq!(leader.log_end(), Offset(7), "nothing is stored twice");
+        leader.durable(Offset(2));
+        assert_eq!(effects(&mut leader), "hw 2, ack again, sync 7");
     }
 
     #[test]
@@ -374,16 +572,79 @@ mod tests {
         leader.written(Offset(1));
         leader.durable(Offset(1));
         append(&mut leader, 1, Acks::All, "late");
-        assert_eq!(effects(&mut leader), "abandon waiting, abandon late");
+        assert_eq!(effects(&mut leader), "abandon waiting: LogFailed, abandon late: LogFailed");
         assert_eq!(leader.high_watermark(), Offset(0));
     }
 
     #[test]
     fn what_a_crash_left_unsynced_is_synced_before_it_is_read() {
         let log = LogState { end: Offset(9), written_end: Offset(9), durable_end: Offset(4), ..LogState::default() };
-        let mut leader: Leader<&'static str> = Leader::new(Recovered::empty(log), LeaderEpoch(1), Durability::Fsync);
+        let mut leader: Leader<&'static str> =
+            Leader::new(Recovered::empty(log), replicas(&[ME], 1), Durability::Fsync);
         assert_eq!(effects(&mut leader), "hw 4, sync 9");
         leader.durable(Offset(9));
         assert_eq!(effects(&mut leader), "hw 9");
+    }
+
+    #[test]
+    fn what_all_in_sync_replicas_have_is_committed_and_no_more() {
+        let recovered = Recovered::empty(LogState::default());
+        let mut leader: Leader<&'static str> = Leader::new(recovered, replicas(&[ME, B], 2), Durability::Fsync);
+        append(&mut leader, 0, Acks::All, "all");
+        append(&mut leader, 1, Acks::Leader, "one");
+        leader.written(Offset(2));
+        leader.durable(Offset(2));
+        assert_eq!(effects(&mut leader), "ack one, sync 2", "the other has nothing");
+        let attach = Attach {
+            epoch: LeaderEpoch(3),
+            log_start: Offset(0),
+            log_end: Offset(0),
+            last_epoch: None,
+            credit_bytes: 1_000,
+        };
+        let answer = leader.attach(Monotonic::default(), B, attach);
+        assert_eq!(answer, Attached::Stream { epoch: LeaderEpoch(3), high_watermark: Offset(0) });
+        assert_eq!(leader.due(Monotonic::default(), B), Some(Due { from: Offset(0), bytes_max: 1_000 }));
+        leader.sent(Monotonic::default(), B, Offset(2), 140, leader.news());
+        let progress = |written, durable| Progress {
+            epoch: LeaderEpoch(3),
+            log_start: Offset(0),
+            written_end: Offset(written),
+            durable_end: Offset(durable),
+            credit_bytes: 1_000,
+        };
+        leader.progress(Monotonic::default(), B, progress(2, 1));
+        assert_eq!(effects(&mut leader), "hw 1, ack all", "of the second it has promised nothing yet");
+        leader.progress(Monotonic::default(), B, progress(2, 2));
+        assert_eq!(effects(&mut leader), "hw 2");
+    }
+
+    #[test]
+    fn with_too_few_in_sync_nothing_is_taken_for_all_and_who_waits_is_told() {
+        let recovered = Recovered::empty(LogState::default());
+        let mut leader: Leader<&'static str> = Leader::new(recovered, replicas(&[ME, B], 2), Durability::Fsync);
+        append(&mut leader, 0, Acks::All, "waiting");
+        leader.applied(membership(&[ME], 2), Monotonic::default());
+        assert_eq!(effects(&mut leader), "abandon waiting: TooFewInSync");
+        let refused = leader.admit(batch(1), Acks::All).map(|_| ());
+        assert_eq!(refused, Err(Refused::TooFewInSync { in_sync: 1, wanted: 2 }));
+        append(&mut leader, 1, Acks::Leader, "one");
+        leader.written(Offset(2));
+        leader.durable(Offset(2));
+        assert_eq!(effects(&mut leader), "ack one, sync 2", "and nothing is committed");
+        leader.applied(membership(&[ME], 1), Monotonic::default());
+        assert_eq!(effects(&mut leader), "hw 2");
+    }
+
+    #[test]
+    fn who_resigns_leaves_its_log_as_it_is_and_nobody_waiting() {
+        let mut leader = leader(Durability::Fsync);
+        append(&mut leader, 0, Acks::All, "waiting");
+        leader.written(Offset(1));
+        leader.resign();
+        assert_eq!(effects(&mut leader), "sync 1, abandon waiting: Resigned");
+        let recovered = leader.into_recovered();
+        assert_eq!((recovered.log.end, recovered.log.durable_end), (Offset(1), Offset(0)));
+        assert_eq!(recovered.latest_epoch(), Some(LeaderEpoch(3)));
     }
 }

@@ -1,7 +1,15 @@
 //! Idempotent producers (KIP-98): which sequences have been appended, so that a retry is stored once.
 //!
 //! Per producer id the epoch and the last five batches are kept: five is what Kafka's clients may have in flight. A retry
-//! of one of those is a duplicate and is answered with its original offset. A producer without state here, because it is
+//! of one of those is a duplicate and is answered with its original offset.
+//!
+//! **A retry of what came before those** is known for one, too, where every sequence from it on was appended here: it is
+//! answered with DUPLICATE_SEQUENCE_NUMBER, which all clients take for success. They do send such: five batches are on
+//! their way to a leader that is cut off, another one takes over with these in its log and is sent the next, and then the
+//! first do not answer in time. Were they told that their sequence does not follow, Java's client would ask again for ever,
+//! and librdkafka number its records anew and store them twice.
+//!
+//! A producer without state here, because it is
 //! new or was forgotten, may start at any sequence. State leaves only with time ([`Producers::expire`]) or when the
 //! bound on their number pushes the longest silent ones out, never because a segment was deleted.
 
@@ -29,6 +37,8 @@ pub struct Producer {
     pub epoch: i16,
     /// The last batches of this epoch, oldest first; at most [`BATCHES_KEPT`].
     pub batches: VecDeque<AppendedBatch>,
+    /// How many sequences, up to the last, were appended one after the other as far as is known here.
+    pub unbroken: u64,
     /// The broker's clock at its last append, in milliseconds; what it expires by.
     pub last_seen: Timestamp,
 }
@@ -47,6 +57,8 @@ pub enum Verdict {
     New,
     /// It was appended before, as this.
     Duplicate(AppendedBatch),
+    /// It was appended before, somewhere below `before`.
+    Forgotten { before: Offset },
 }
 
 /// Why a producer's batch is refused.
@@ -56,6 +68,14 @@ pub enum Refused {
     StaleEpoch { sent: i16, current: i16 },
     #[error("sequence {sent} does not follow {last}")]
     OutOfOrder { sent: i32, last: i32 },
+}
+
+/// Sequences wrap around, so of two that are further apart than this nobody can say which was first.
+const SEQUENCES_APART_MAX: u64 = 1 << 30;
+
+/// How many steps it is from one sequence to another that was reached after it.
+fn steps(from: i32, to: i32) -> u64 {
+    u64::from(to.wrapping_sub(from).cast_unsigned() & i32::MAX.cast_unsigned())
 }
 
 /// All producers of one partition.
@@ -84,6 +104,13 @@ impl Producers {
         if let Some(earlier) = known.batches.iter().find(same) {
             return Ok(Verdict::Duplicate(*earlier));
         }
+        if let (Some(oldest), Some(latest)) = (known.batches.front(), known.batches.back()) {
+            let back = |sequence| steps(sequence, latest.last_sequence);
+            let was_appended = back(sent) < known.unbroken.min(SEQUENCES_APART_MAX) && back(last) <= back(sent);
+            if was_appended && back(last) > back(oldest.first_sequence) {
+                return Ok(Verdict::Forgotten { before: oldest.base_offset });
+            }
+        }
         match known.batches.back() {
             Some(latest) if sequence_after(latest.last_sequence, 1) != sent => {
                 Err(Refused::OutOfOrder { sent, last: latest.last_sequence })
@@ -100,12 +127,18 @@ impl Producers {
         let producer = self.by_id.entry(header.producer_id).or_insert_with(|| Producer {
             epoch: header.producer_epoch,
             batches: VecDeque::with_capacity(BATCHES_KEPT),
+            unbroken: 0,
             last_seen: seen,
         });
         if producer.epoch != header.producer_epoch {
             producer.epoch = header.producer_epoch;
             producer.batches.clear();
         }
+        let follows = |latest: &AppendedBatch| sequence_after(latest.last_sequence, 1) == header.base_sequence;
+        if !producer.batches.back().is_some_and(follows) {
+            producer.unbroken = 0;
+        }
+        producer.unbroken = producer.unbroken.saturating_add(steps(header.base_sequence, header.last_sequence()) + 1);
         if producer.batches.len() == BATCHES_KEPT {
             producer.batches.pop_front();
         }
@@ -175,10 +208,37 @@ mod tests {
             Ok(Verdict::Duplicate(earlier)) => assert_eq!(earlier.base_offset, Offset(12)),
             other => panic!("{other:?}"),
         }
-        // The sixth last is beyond the window: it can be told from neither a gap nor a duplicate.
-        assert_eq!(producers.judge(&header(0, 0, 2, 0)), Err(Refused::OutOfOrder { sent: 0, last: 6 }));
+        // The sixth last is beyond the window: where it lies is forgotten, and that it was appended is not.
+        assert_eq!(producers.judge(&header(0, 0, 2, 0)), Ok(Verdict::Forgotten { before: Offset(12) }));
+        assert_eq!(
+            producers.judge(&header(0, 1, 1, 0)),
+            Ok(Verdict::Forgotten { before: Offset(12) }),
+            "or a part of it"
+        );
+        assert_eq!(producers.judge(&header(0, 1, 2, 0)), Err(Refused::OutOfOrder { sent: 1, last: 6 }), "neither nor");
         assert_eq!(producers.judge(&header(0, 7, 1, 0)), Ok(Verdict::New));
         assert_eq!(producers.judge(&header(0, 8, 1, 0)), Err(Refused::OutOfOrder { sent: 8, last: 6 }));
+    }
+
+    #[test]
+    fn only_what_is_known_to_have_been_appended_is_a_retry_of_it() {
+        // It began here with 10, and nobody can say what became of those before.
+        let late = after(&[(0, 10, 1, 1), (0, 11, 1, 2), (0, 12, 1, 3), (0, 13, 1, 4), (0, 14, 1, 5), (0, 15, 1, 6)]);
+        assert_eq!(late.judge(&header(0, 10, 1, 0)), Ok(Verdict::Forgotten { before: Offset(2) }));
+        assert_eq!(late.judge(&header(0, 9, 1, 0)), Err(Refused::OutOfOrder { sent: 9, last: 15 }));
+        assert_eq!(late.judge(&header(0, 9, 2, 0)), Err(Refused::OutOfOrder { sent: 9, last: 15 }));
+        // In an earlier epoch of the producer's the same numbers were others.
+        let renewed = after(&[(0, 0, 30, 0), (1, 0, 1, 30), (1, 1, 1, 31)]);
+        assert_eq!(renewed.judge(&header(1, 2, 1, 0)), Ok(Verdict::New));
+        assert_eq!(renewed.judge(&header(1, 5, 1, 0)), Err(Refused::OutOfOrder { sent: 5, last: 1 }));
+        // Across the end of the numbers.
+        let mut wrapped = after(&[(0, i32::MAX - 1, 1, 0), (0, i32::MAX, 1, 1)]);
+        (0..6).for_each(|at| wrapped.note(&header(0, at, 1, 2 + i64::from(at)), Timestamp(1)));
+        let before = Offset(3);
+        assert_eq!(wrapped.judge(&header(0, i32::MAX - 1, 1, 0)), Ok(Verdict::Forgotten { before }));
+        assert_eq!(wrapped.judge(&header(0, i32::MAX, 2, 0)), Ok(Verdict::Forgotten { before }));
+        let too_far = Err(Refused::OutOfOrder { sent: i32::MAX - 2, last: 5 });
+        assert_eq!(wrapped.judge(&header(0, i32::MAX - 2, 1, 0)), too_far);
     }
 
     #[test]

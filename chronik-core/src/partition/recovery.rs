@@ -17,11 +17,14 @@ pub struct Recovering {
 impl Recovering {
     /// `saved` is the value of [`super::checkpoint::META_KEY`], if there is one.
     pub fn new(log: LogState, saved: Option<&[u8]>) -> Self {
+        let saved = saved.and_then(Checkpoint::decode);
+        let high_watermark = saved.as_ref().map_or(Offset::ZERO, |checkpoint| checkpoint.high_watermark);
         let mut state = saved
-            .and_then(Checkpoint::decode)
             // A checkpoint from beyond the end speaks of records that a crash took away: their sequences may come again.
+            // What had been committed counts all the same, or nobody would know that it is lost.
             .filter(|checkpoint| checkpoint.upto <= log.end)
             .unwrap_or_default();
+        state.high_watermark = high_watermark;
         state.upto = state.upto.max(log.start);
         Self { state, log }
     }
@@ -78,5 +81,10 @@ impl Recovered {
 
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.checkpoint.epochs.latest()
+    }
+
+    /// The log has come back with less than was known to be committed.
+    pub fn is_damaged(&self) -> bool {
+        self.checkpoint.high_watermark > self.log.end
     }
 }

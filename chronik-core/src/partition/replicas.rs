@@ -18,6 +18,10 @@ use crate::time::Monotonic;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Between two messages to a follower that carry no records there is at least so much: what its consumers see later by that
+/// is next to nothing, and a busy partition would tell of its watermark as often as it sends records.
+const NEWS_ALONE_EVERY: Duration = Duration::from_millis(5);
+
 /// The leader's own log, as of now.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaderLog<'a> {
@@ -37,6 +41,15 @@ struct Stream {
     sent_bytes: u64,
     /// What it was last told of the watermark and of where the log starts.
     told: News,
+    /// When that was last told without records.
+    told_alone_at: Option<Monotonic>,
+}
+
+impl Stream {
+    /// News go with records where there are any. Alone they go at once where that is rare.
+    fn may_tell_alone_at(&self) -> Monotonic {
+        self.told_alone_at.map_or(Monotonic(Duration::ZERO), |at| at + NEWS_ALONE_EVERY)
+    }
 }
 
 /// What followers are told beside records, also when there are none.
@@ -88,6 +101,7 @@ pub struct Replicas {
     lag_max: Duration,
     in_sync_min: usize,
     in_sync: BTreeSet<NodeId>,
+    partition_epoch: i32,
     /// Asked for, and not decided yet.
     asked: Option<BTreeSet<NodeId>>,
     followers: BTreeMap<NodeId, Replica>,
@@ -100,6 +114,17 @@ pub struct Membership {
     pub in_sync: BTreeSet<NodeId>,
     /// `min.insync.replicas`
     pub in_sync_min: usize,
+    /// Counts every change of the partition.
+    pub partition_epoch: i32,
+}
+
+/// A question to the controller: may these be the in-sync set?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InSyncQuestion {
+    pub leader_epoch: LeaderEpoch,
+    /// Of the state that the question is about: with another it is void.
+    pub partition_epoch: i32,
+    pub in_sync: BTreeSet<NodeId>,
 }
 
 impl Replicas {
@@ -120,6 +145,7 @@ impl Replicas {
             lag_max,
             in_sync_min: 0,
             in_sync: BTreeSet::new(),
+            partition_epoch: 0,
             asked: None,
             followers: BTreeMap::new(),
         };
@@ -129,7 +155,12 @@ impl Replicas {
 
     /// A record of this partition was applied: it decides what was asked for before.
     pub fn applied(&mut self, membership: Membership, now: Monotonic) {
-        let Membership { replicas, in_sync, in_sync_min } = membership;
+        let Membership { replicas, in_sync, in_sync_min, partition_epoch } = membership;
+        if partition_epoch != self.partition_epoch {
+            // Another state, so that what was asked of the one before is void.
+            self.asked = None;
+        }
+        self.partition_epoch = partition_epoch;
         self.followers.retain(|node, _| replicas.contains(node));
         for node in replicas.into_iter().filter(|node| *node != self.me) {
             self.followers.entry(node).or_insert(Replica {
@@ -144,16 +175,44 @@ impl Replicas {
         }
         self.in_sync = in_sync;
         self.in_sync_min = in_sync_min;
-        self.asked = None;
     }
 
     pub fn in_sync(&self) -> &BTreeSet<NodeId> {
         &self.in_sync
     }
 
-    /// Fewer are in sync than the topic wants: acks=all is refused, and the watermark stays.
-    pub fn are_too_few(&self) -> bool {
-        self.in_sync.len() < self.in_sync_min
+    /// Otherwise, how many are in sync and how many the topic wants: acks=all is refused, and the watermark stays.
+    pub fn are_enough(&self) -> Result<(), (usize, usize)> {
+        // A topic may want more than it has replicas, and all of them are enough then, as in Kafka.
+        let wanted = self.in_sync_min.min(self.followers.len() + 1);
+        if self.in_sync.len() < wanted { Err((self.in_sync.len(), self.in_sync_min)) } else { Ok(()) }
+    }
+
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// Where the log ended when this leader took it up.
+    pub fn epoch_start(&self) -> Offset {
+        self.epoch_start
+    }
+
+    /// How far each follower is known to have come, for people: written and durable end, and whether it streams.
+    pub fn followers(&self) -> impl Iterator<Item = (NodeId, Offset, Offset, bool)> {
+        let one = |(node, replica): (&NodeId, &Replica)| {
+            (*node, replica.written_end, replica.durable_end, replica.stream.is_some())
+        };
+        self.followers.iter().map(one)
+    }
+
+    /// Asked for, and not decided yet.
+    pub fn asked(&self) -> Option<&BTreeSet<NodeId>> {
+        self.asked.as_ref()
+    }
+
+    /// Nothing more can be read for this follower from where its stream stands: it must attach again.
+    pub fn end_stream(&mut self, node: NodeId) {
+        self.session_down(node);
     }
 
     /// A follower wants to attach. Its answer, after which records follow if it is [`Attached::Stream`].
@@ -190,6 +249,7 @@ impl Replicas {
             credit_bytes: attach.credit_bytes,
             sent_bytes: 0,
             told: News { high_watermark: log.high_watermark, log_start: Offset::ZERO },
+            told_alone_at: None,
         });
         replica.log_start = attach.log_start;
         // It may have lost what it had not synced, or its disk: only its own words count now.
@@ -227,20 +287,32 @@ impl Replicas {
         }
     }
 
-    /// What is to be sent to a follower now: records, or what is new about them. `None` without a stream, or if it has been
-    /// sent and told everything.
-    pub fn due(&self, node: NodeId, leader_end: Offset, news: News) -> Option<Due> {
+    /// What is to be sent to a follower now: records, or what is new about them. `None` without a stream, if it has been
+    /// sent and told everything, or if the news are better told a little later ([`Replicas::news_due_at`]).
+    pub fn due(&self, now: Monotonic, node: NodeId, leader_end: Offset, news: News) -> Option<Due> {
         let stream = self.followers.get(&node)?.stream?;
         let credit = if stream.next < leader_end { stream.credit_bytes.saturating_sub(stream.sent_bytes) } else { 0 };
-        (credit > 0 || stream.told != news).then_some(Due { from: stream.next, bytes_max: credit })
+        let tell = stream.told != news && stream.may_tell_alone_at() <= now;
+        (credit > 0 || tell).then_some(Due { from: stream.next, bytes_max: credit })
+    }
+
+    /// When [`Replicas::due`] has something for somebody at the latest, if no records come before; but not for those whose
+    /// next message is being made already, for that tells the news too.
+    pub fn news_due_at(&self, news: News, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
+        let streams = self.followers.iter().filter(|(node, _)| !is_being_made(**node));
+        let untold = streams.filter_map(|(_, replica)| replica.stream.filter(|stream| stream.told != news));
+        untold.map(|stream| stream.may_tell_alone_at()).min()
     }
 
     /// Records up to `next`, and the news, were sent.
-    pub fn sent(&mut self, node: NodeId, next: Offset, bytes: u64, news: News) {
+    pub fn sent(&mut self, now: Monotonic, node: NodeId, next: Offset, bytes: u64, news: News) {
         if let Some(stream) = self.followers.get_mut(&node).and_then(|replica| replica.stream.as_mut()) {
             stream.next = stream.next.max(next);
             stream.sent_bytes += bytes;
             stream.told = news;
+            if bytes == 0 {
+                stream.told_alone_at = Some(now);
+            }
         }
     }
 
@@ -251,7 +323,7 @@ impl Replicas {
 
     /// How far all who count have come, given how far the leader itself has; `None` while too few are in sync.
     pub fn committed(&self, durability: Durability, own_end: Offset) -> Option<Offset> {
-        if self.are_too_few() {
+        if self.are_enough().is_err() {
             return None;
         }
         let counted = self.in_sync.iter().chain(self.asked.iter().flatten()).filter(|node| **node != self.me);
@@ -288,8 +360,16 @@ impl Replicas {
     }
 
     /// The controller is being asked for this set: from now on it counts too.
-    pub fn ask(&mut self, wanted: BTreeSet<NodeId>) {
-        self.asked = Some(wanted);
+    pub fn ask(&mut self, wanted: BTreeSet<NodeId>) -> InSyncQuestion {
+        self.asked = Some(wanted.clone());
+        InSyncQuestion { leader_epoch: self.epoch, partition_epoch: self.partition_epoch, in_sync: wanted }
+    }
+
+    /// The controller has said no to a question, for good: it will never say yes to it.
+    pub fn refused(&mut self, question: &InSyncQuestion) {
+        if question.partition_epoch == self.partition_epoch && self.asked.as_ref() == Some(&question.in_sync) {
+            self.asked = None;
+        }
     }
 }
 
@@ -311,7 +391,11 @@ mod tests {
     }
 
     fn membership(in_sync: &[NodeId], in_sync_min: usize) -> Membership {
-        Membership { replicas: set(&[ME, B, C]), in_sync: set(in_sync), in_sync_min }
+        versioned(in_sync, in_sync_min, 1)
+    }
+
+    fn versioned(in_sync: &[NodeId], in_sync_min: usize, partition_epoch: i32) -> Membership {
+        Membership { replicas: set(&[ME, B, C]), in_sync: set(in_sync), in_sync_min, partition_epoch }
     }
 
     /// The leader's log: epochs 1 from 0 and 4 from 10, ending at 20.
@@ -380,12 +464,19 @@ mod tests {
         );
         assert_eq!(replicas.wanted_in_sync(at(0), log(&epochs), Durability::Fsync), None, "one question at a time");
         replicas.applied(membership(&[ME, B], 1), at(0));
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(13), "something else has changed; that is no answer");
+        replicas.applied(versioned(&[ME, B], 1, 2), at(0));
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(19), "it is about a state that is no more");
+        let question = replicas.ask(set(&[ME, B, C]));
+        replicas.refused(&InSyncQuestion { partition_epoch: 1, ..question.clone() });
+        assert_eq!(committed(&replicas, Durability::Fsync), Some(13), "an answer to an earlier question");
+        replicas.refused(&question);
         assert_eq!(committed(&replicas, Durability::Fsync), Some(19), "refused");
         replicas.ask(set(&[ME]));
         assert_eq!(committed(&replicas, Durability::Fsync), Some(19), "and who is to go counts until it is out");
-        replicas.applied(membership(&[ME], 1), at(0));
+        replicas.applied(versioned(&[ME], 1, 3), at(0));
         assert_eq!(committed(&replicas, Durability::Fsync), Some(20));
-        replicas.applied(membership(&[ME], 2), at(0));
+        replicas.applied(versioned(&[ME], 2, 4), at(0));
         assert_eq!(committed(&replicas, Durability::Fsync), None, "too few");
     }
 
@@ -416,7 +507,7 @@ mod tests {
             None,
             "past the watermark, not yet in the epoch"
         );
-        replicas.sent(B, Offset(10), 50, News::default());
+        replicas.sent(at(0), B, Offset(10), 50, News::default());
         replicas.progress(at(0), B, progress(10, 10), Offset(20));
         assert_eq!(replicas.wanted_in_sync(at(0), log, Durability::Fsync), Some(set(&[ME, B])));
     }
@@ -427,15 +518,35 @@ mod tests {
         let mut replicas = replicas(&[ME, B], 1);
         let news = News { high_watermark: Offset(12), log_start: Offset(0) };
         replicas.attach(at(0), B, attach(15, Some(4)), log(&epochs));
-        assert_eq!(replicas.due(B, Offset(20), news), Some(Due { from: Offset(15), bytes_max: 100 }));
-        replicas.sent(B, Offset(17), 130, news);
-        assert_eq!(replicas.due(B, Offset(20), news), None, "no credit");
+        let due = |replicas: &Replicas, news| replicas.due(at(1), B, Offset(20), news);
+        assert_eq!(due(&replicas, news), Some(Due { from: Offset(15), bytes_max: 100 }));
+        replicas.sent(at(1), B, Offset(17), 130, news);
+        assert_eq!(due(&replicas, news), None, "no credit");
         let later = News { high_watermark: Offset(15), ..news };
-        assert_eq!(replicas.due(B, Offset(20), later), Some(Due { from: Offset(17), bytes_max: 0 }));
-        replicas.sent(B, Offset(17), 0, later);
+        assert_eq!(due(&replicas, later), Some(Due { from: Offset(17), bytes_max: 0 }));
+        replicas.sent(at(1), B, Offset(17), 0, later);
         replicas.progress(at(0), B, Progress { credit_bytes: 150, ..progress(17, 17) }, Offset(20));
-        assert_eq!(replicas.due(B, Offset(20), later), Some(Due { from: Offset(17), bytes_max: 20 }));
+        assert_eq!(due(&replicas, later), Some(Due { from: Offset(17), bytes_max: 20 }));
         replicas.session_down(B);
-        assert_eq!(replicas.due(B, Offset(20), news), None);
+        assert_eq!(due(&replicas, news), None);
+    }
+    #[test]
+    fn news_that_follow_each_other_closely_are_told_once_or_with_the_next_records() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B], 1);
+        replicas.attach(at(0), B, attach(20, Some(4)), log(&epochs));
+        let news = |to| News { high_watermark: Offset(to), log_start: Offset(0) };
+        let alone = Some(Due { from: Offset(20), bytes_max: 0 });
+        assert_eq!(replicas.due(at(7), B, Offset(20), news(13)), alone, "the first at once");
+        replicas.sent(at(7), B, Offset(20), 0, news(13));
+        assert_eq!(replicas.news_due_at(news(13), |_| false), None, "nothing is new");
+        assert_eq!(replicas.due(at(8), B, Offset(20), news(14)), None);
+        assert_eq!(replicas.news_due_at(news(14), |_| false), Some(at(7) + NEWS_ALONE_EVERY));
+        assert_eq!(replicas.news_due_at(news(14), |to| to == B), None, "its next message tells it");
+        let with_records = Some(Due { from: Offset(20), bytes_max: 100 });
+        assert_eq!(replicas.due(at(9), B, Offset(21), news(14)), with_records, "records wait for nothing");
+        replicas.sent(at(9), B, Offset(21), 50, news(14));
+        let last = Some(Due { from: Offset(21), bytes_max: 0 });
+        assert_eq!(replicas.due(at(7) + NEWS_ALONE_EVERY, B, Offset(21), news(15)), last, "and nothing is left untold");
     }
 }

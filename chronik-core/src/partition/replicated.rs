@@ -78,7 +78,12 @@ impl Node {
         let end = self.end();
         let durable_end = Offset(self.durable as i64);
         Recovered {
-            checkpoint: Checkpoint { upto: end, epochs: self.epochs(), ..Checkpoint::default() },
+            checkpoint: Checkpoint {
+                upto: end,
+                high_watermark: self.saved_watermark,
+                epochs: self.epochs(),
+                ..Checkpoint::default()
+            },
             log: LogState { end, written_end: end, durable_end, ..LogState::default() },
         }
     }
@@ -251,7 +256,7 @@ impl World {
                         self.send(id, leader, message);
                     }
                 }
-                Effect::Append(batch) => {
+                Effect::Append { batch, .. } => {
                     assert_eq!(batch.header.base_offset, node.end(), "appended where the log ends");
                     node.log.push(batch);
                     let end = node.end();
@@ -286,6 +291,7 @@ impl World {
 
     /// Leaders stream what their followers may have.
     fn pump(&mut self) {
+        let now = self.now().monotonic;
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             let mut out = Vec::new();
             let node = self.node(id);
@@ -294,7 +300,7 @@ impl World {
             let epoch = node.known.as_ref().expect("a leader knows that it leads").epoch;
             for follower in lead.replicas.streams().collect::<Vec<_>>() {
                 let news = News { high_watermark: lead.high_watermark, log_start: Offset::ZERO };
-                let Some(Due { from, bytes_max }) = lead.replicas.due(follower, end, news) else { continue };
+                let Some(Due { from, bytes_max }) = lead.replicas.due(now, follower, end, news) else { continue };
                 let mut batches = Vec::new();
                 let mut bytes = 0;
                 for batch in node.log.iter().skip(from.0 as usize).take(if bytes_max > 0 { 3 } else { 0 }) {
@@ -304,7 +310,7 @@ impl World {
                     bytes += batch.header.size_bytes() as u64;
                     batches.push(batch.clone());
                 }
-                lead.replicas.sent(follower, from + batches.len() as i64, bytes, news);
+                lead.replicas.sent(now, follower, from + batches.len() as i64, bytes, news);
                 let high_watermark = lead.high_watermark;
                 out.push((follower, Sent { epoch, high_watermark, log_start: Offset::ZERO, batches }));
             }
@@ -380,7 +386,12 @@ impl World {
         let connected = facts.leader.is_some_and(|leader| self.sessions.contains(&pair(id, leader)));
         let node = self.node(id);
         let before = node.known.replace(facts.clone());
-        let membership = Membership { replicas: all, in_sync: facts.in_sync.clone(), in_sync_min: 1 };
+        let membership = Membership {
+            replicas: all,
+            in_sync: facts.in_sync.clone(),
+            in_sync_min: 1,
+            partition_epoch: facts.version as i32,
+        };
         if before.is_some_and(|before| before.epoch == facts.epoch) {
             if let Role::Leader(lead) = &mut node.role {
                 lead.replicas.applied(membership, now.monotonic);
@@ -407,7 +418,9 @@ impl World {
                 Role::Idle | Role::Down => node.saved_watermark,
             };
             node.under_way.retain(|work| !matches!(work, Work::Cut));
-            let mut follower = Follower::new(node.recovered(), facts.epoch, Durability::Fsync, watermark, false);
+            let mut recovered = node.recovered();
+            recovered.checkpoint.high_watermark = watermark;
+            let mut follower = Follower::new(recovered, facts.epoch, Durability::Fsync, None);
             if connected {
                 follower.session_up();
             }

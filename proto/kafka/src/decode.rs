@@ -32,6 +32,8 @@ pub enum Malformed {
     Count,
     #[error("would need too much memory")]
     Memory,
+    #[error("has more elements than are taken")]
+    Elements,
     #[error("has too many tagged fields")]
     Tags,
     #[error("has tagged fields out of order")]
@@ -61,13 +63,20 @@ pub struct Decoder {
     end: usize,
     frame_bytes: usize,
     memory_left: usize,
+    elements_left: usize,
 }
 
 impl Decoder {
     pub fn new(frame: Bytes) -> Self {
         let frame_bytes = frame.len();
         let memory_left = frame_bytes.saturating_mul(MEMORY_PER_FRAME_BYTE).saturating_add(MEMORY_BASE_BYTES);
-        Self { rest: frame, end: frame_bytes, frame_bytes, memory_left }
+        Self { rest: frame, end: frame_bytes, frame_bytes, memory_left, elements_left: usize::MAX }
+    }
+
+    /// Bounds the elements of all arrays together: whoever works on a message needs memory for each of them, also where
+    /// decoding needs little.
+    pub fn with_elements_max(self, elements: usize) -> Self {
+        Self { elements_left: elements, ..self }
     }
 
     pub fn remaining(&self) -> usize {
@@ -151,6 +160,7 @@ impl Decoder {
             return Err(self.error(Malformed::Count));
         }
         let memory = count.saturating_mul(size_of::<T>());
+        self.elements_left = self.elements_left.checked_sub(count).ok_or_else(|| self.error(Malformed::Elements))?;
         self.memory_left = self.memory_left.checked_sub(memory).ok_or_else(|| self.error(Malformed::Memory))?;
         let mut elements = Vec::with_capacity(count.min(AT_ONCE_MAX));
         for index in 0..count {
@@ -179,12 +189,19 @@ impl Decoder {
             let size = self.unsigned_varint()? as usize;
             let rest = self.take(size)?;
             let end = self.end.saturating_sub(self.remaining());
-            let mut inside = Decoder { rest, end, frame_bytes: self.frame_bytes, memory_left: self.memory_left };
+            let mut inside = Decoder {
+                rest,
+                end,
+                frame_bytes: self.frame_bytes,
+                memory_left: self.memory_left,
+                elements_left: self.elements_left,
+            };
             if field(tag, &mut inside)? {
                 if inside.remaining() > 0 {
                     return Err(self.error(Malformed::TagSize));
                 }
                 self.memory_left = inside.memory_left;
+                self.elements_left = inside.elements_left;
             } else {
                 unknown += 1;
                 if unknown > UNKNOWN_TAGS_MAX {
@@ -250,5 +267,19 @@ mod tests {
         let mut input = Decoder::new(Bytes::from_static(b"abc"));
         let error = input.elements(4, |input| input.array::<1>()).map_err(|error| error.what);
         assert_eq!(error, Err(Malformed::Count));
+    }
+
+    #[test]
+    fn elements_are_counted_over_all_arrays_also_inside_tagged_fields() {
+        let read = |elements_max| {
+            let mut input = Decoder::new(Bytes::from_static(b"ab\x01\x00\x02cdef")).with_elements_max(elements_max);
+            input.elements(2, |input| input.array::<1>())?;
+            input.tagged_fields(|_, inside| inside.elements(2, |input| input.array::<1>()).map(|_| true))?;
+            input.elements(2, |input| input.array::<1>()).map(drop)
+        };
+        assert_eq!(read(6), Ok(()));
+        for too_few in [5, 3, 1] {
+            assert_eq!(read(too_few).map_err(|error| error.what), Err(Malformed::Elements));
+        }
     }
 }

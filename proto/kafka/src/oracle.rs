@@ -300,6 +300,7 @@ macro_rules! apis {
 
 // `not`: versions that the oracle does not know; those go round with our own decoder alone.
 apis! {
+    add_raft_voter AddRaftVoterRequest AddRaftVoterResponse not 1;
     alter_client_quotas AlterClientQuotasRequest AlterClientQuotasResponse;
     alter_configs AlterConfigsRequest AlterConfigsResponse;
     alter_partition_reassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
@@ -339,7 +340,9 @@ apis! {
     offset_fetch OffsetFetchRequest OffsetFetchResponse not 10;
     offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse;
     produce ProduceRequest ProduceResponse;
+    remove_raft_voter RemoveRaftVoterRequest RemoveRaftVoterResponse;
     sync_group SyncGroupRequest SyncGroupResponse;
+    unregister_broker UnregisterBrokerRequest UnregisterBrokerResponse;
     update_features UpdateFeaturesRequest UpdateFeaturesResponse;
 }
 

@@ -82,7 +82,7 @@ fn attack<R: Request>(version: i16, body: &Bytes) -> Result<(), Malformed> {
 macro_rules! every_api {
     ($attack:ident($body:expr)) => {
         every_api!(@of $attack($body)
-            alter_client_quotas::AlterClientQuotasRequest alter_configs::AlterConfigsRequest
+            add_raft_voter::AddRaftVoterRequest alter_client_quotas::AlterClientQuotasRequest alter_configs::AlterConfigsRequest
             alter_partition_reassignments::AlterPartitionReassignmentsRequest
             alter_replica_log_dirs::AlterReplicaLogDirsRequest api_versions::ApiVersionsRequest
             create_acls::CreateAclsRequest create_partitions::CreatePartitionsRequest create_topics::CreateTopicsRequest
@@ -99,8 +99,9 @@ macro_rules! every_api {
             list_offsets::ListOffsetsRequest
             list_partition_reassignments::ListPartitionReassignmentsRequest metadata::MetadataRequest
             offset_commit::OffsetCommitRequest offset_delete::OffsetDeleteRequest offset_fetch::OffsetFetchRequest
-            offset_for_leader_epoch::OffsetForLeaderEpochRequest produce::ProduceRequest sync_group::SyncGroupRequest
-            update_features::UpdateFeaturesRequest
+            offset_for_leader_epoch::OffsetForLeaderEpochRequest produce::ProduceRequest
+            remove_raft_voter::RemoveRaftVoterRequest sync_group::SyncGroupRequest
+            unregister_broker::UnregisterBrokerRequest update_features::UpdateFeaturesRequest
         )
     };
     (@of $attack:ident($body:expr) $($module:ident::$request:ident)*) => {$(

@@ -38,10 +38,21 @@ fn main() -> Outcome {
     }
     if wanted("sync") {
         for logs in [1, 4, 8, 16, 64, 1000] {
-            for (name, filesystem) in [("fdatasync", SyncFilesystem::Never), ("syncfs", SyncFilesystem::Always)] {
+            let ways = [
+                ("fdatasync", SyncFilesystem::Never, 0),
+                ("syncfs", SyncFilesystem::Always, 0),
+                ("journal", SyncFilesystem::Never, SyncPolicy::default().journal_bytes),
+            ];
+            for (name, filesystem, journal_bytes) in ways {
                 for threads in [4, 8, 16] {
-                    if filesystem == SyncFilesystem::Never || threads == 4 && logs > 1 {
-                        let policy = SyncPolicy { threads, filesystem, filesystem_from_logs: 2 };
+                    if name == "fdatasync" || threads == 4 && logs > 1 {
+                        let policy = SyncPolicy {
+                            threads,
+                            filesystem,
+                            filesystem_from_logs: 2,
+                            journal_bytes,
+                            gather_wait: Duration::ZERO,
+                        };
                         for ahead in [0, 256 << 10] {
                             sync(&dir, logs, name, policy, ahead)?;
                         }

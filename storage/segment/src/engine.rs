@@ -2,6 +2,7 @@
 
 use crate::disk::{Disk, HostDisk};
 use crate::gate::{Gate, Inside};
+use crate::journal::Before;
 use crate::log::SegmentLog;
 use crate::options::{OptionsError, SegmentOptions};
 use crate::recover::{Effort, Refusal, io_error, recover};
@@ -59,7 +60,8 @@ struct Logs {
 }
 
 impl SegmentEngine {
-    /// Takes the directory `dir`, created if it is missing, and finds the logs in it. Reads no log yet.
+    /// Takes the directory `dir`, created if it is missing, and finds the logs in it. Reads no log yet, but the journal
+    /// that a process left that had no time to end in order.
     pub fn start(dir: PathBuf, options: SegmentOptions) -> Result<Self, StartError> {
         options.validate()?;
         let failed = |error: io::Error| match error.kind() {
@@ -73,7 +75,7 @@ impl SegmentEngine {
 
     /// The engine over any disk and any threads: what a simulator starts. `options` are valid.
     pub fn over(disk: Arc<dyn Disk>, threads: Arc<dyn Threads>, options: SegmentOptions) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(disk, threads, options));
+        let shared = Arc::new(Shared::new(disk, threads, options)?);
         let mut known = BTreeMap::new();
         for entry in shared.disk.entries(Path::new(ROOT))?.into_iter().filter(|entry| entry.is_dir) {
             if let Some(id) = log_of(&entry.name) {
@@ -158,7 +160,12 @@ impl Engine {
 
     fn create(&self, id: LogId) -> Result<(), EngineError> {
         let dir = PathBuf::from(id.to_string());
-        let made = self.shared.disk.create_dir(&dir).and_then(|()| self.shared.disk.sync_dir(Path::new(ROOT)));
+        let made = match self.shared.disk.create_dir(&dir) {
+            // Left by an attempt that failed after it: nobody has been told of it, and there is nothing in it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome,
+        };
+        let made = made.and_then(|()| self.shared.disk.sync_dir(Path::new(ROOT)));
         made.map_err(|error| io_error(format!("creating log {id}"), error))
     }
 
@@ -171,6 +178,10 @@ impl Engine {
     ) -> Result<Arc<SegmentLog>, EngineError> {
         if !exists {
             self.create(id)?;
+        }
+        if effort == Effort::Distrustful {
+            let redone = self.shared.journal.redo(&self.shared, id);
+            redone.map_err(|error| io_error(format!("reading the journal for log {id}"), error))?;
         }
         match self.load(id, options.segment_bytes, effort) {
             Ok(log) => Ok(log),
@@ -256,6 +267,8 @@ impl WalEngine for SegmentEngine {
             if let Some(log) = log {
                 log.abandon();
             }
+            let voided = worker.shared.journal.void(&worker.shared, id, Before::Removal);
+            voided.map_err(|error| io_error(format!("deleting log {id}"), error))?;
             let deleted = worker.delete_dir(id);
             drop(inside);
             deleted
@@ -293,6 +306,8 @@ impl WalEngine for SegmentEngine {
                     Err(EngineError::Io { doing: format!("closing log {}", log.id()), source: Cause::new(error) });
             }
         }
+        let worker = self.engine.clone();
+        self.engine.on_a_thread(move || worker.shared.journal.close(&*worker.shared.disk)).await;
         self.engine.shared.disk.release();
         outcome
     }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! data/LOCK
+//! data/journal-0  journal-1
 //! data/<topic>-<partition>/control
 //! data/<topic>-<partition>/00000000000000000000.log  .index
 //! data/<topic>-<partition>/00000000000000004711.log
@@ -13,7 +14,8 @@
 //!
 //! The map: [`SegmentEngine`] (`engine`) opens logs (`recover`) and deletes them. A log (`log`) orders what is asked of it
 //! under a short lock and keeps its end in memory (`tail`, bounded by `cache`); a writer (`log/write`) brings what was
-//! ordered to the files; rounds (`log/sync`, `syncer`) make it durable. [`disk`] and [`threads`] are the seams behind which
+//! ordered to the files; rounds (`log/sync`, `syncer`) make it durable, many small
+//! ones together through a `journal`. [`disk`] and [`threads`] are the seams behind which
 //! a simulator stands.
 //!
 //! **What must stay true.**
@@ -32,6 +34,7 @@ pub mod frame;
 mod gate;
 mod handles;
 mod index;
+mod journal;
 mod log;
 mod options;
 mod recover;

@@ -26,7 +26,7 @@ use crate::segment::{Segment, SegmentFile};
 use crate::shared::Shared;
 use crate::tail::Tail;
 use ahead::Ahead;
-pub use ahead::AheadLogs;
+pub use ahead::{AheadLogs, write_zeros};
 use bytes::Bytes;
 use change::Change;
 use chronik_core::ids::{LeaderEpoch, LogId, Offset};
@@ -37,6 +37,7 @@ use chronik_core::wal::{
     Appended, Cause, Chunk, LogState, ReadRange, Rejected, Run, SegmentInfo, Segmented, Wal, WalError,
 };
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 pub use sync::Round;
@@ -71,6 +72,8 @@ struct SyncWaiter {
 struct Dirty {
     segment: Arc<SegmentFile>,
     file: Arc<dyn DiskFile>,
+    /// From the first to the last byte written.
+    range: Range<u64>,
 }
 
 /// Where a reader left off: it will ask for the run at `offset` next.
@@ -123,6 +126,8 @@ struct Inner {
     sync_waiters: Vec<SyncWaiter>,
     /// In the syncer's queue, or in a round.
     syncing: bool,
+    /// A sync of its own files is under way, whose outcome is not taken in yet.
+    own_sync: bool,
     bookmarks: VecDeque<Bookmark>,
     values: BTreeMap<String, Bytes>,
     queued_puts: Vec<Put>,
@@ -193,6 +198,7 @@ impl SegmentLog {
             cuts_pending: 0,
             sync_waiters: Vec::new(),
             syncing: false,
+            own_sync: false,
             bookmarks: VecDeque::new(),
             values: found.control.values.clone(),
             queued_puts: Vec::new(),
@@ -244,6 +250,12 @@ impl SegmentLog {
 
     pub fn has_failed(&self) -> bool {
         self.inner().failed.is_some()
+    }
+
+    /// A sync of its files has failed, or may have and it is not known yet.
+    pub fn is_doubtful(&self) -> bool {
+        let inner = self.inner();
+        inner.own_sync || inner.failed.is_some()
     }
 
     pub fn id(&self) -> LogId {

@@ -120,6 +120,13 @@ impl Recovery<'_> {
         Ok(Found { control, segments, end, last_epoch })
     }
 
+    /// The length of a segment's file now.
+    fn bytes_of(&self, base: Offset) -> io::Result<u64> {
+        let name = SegmentFile::name(base);
+        let entries = self.shared.disk.entries(self.dir)?;
+        Ok(entries.iter().find(|entry| entry.name == name).map_or(0, |entry| entry.bytes))
+    }
+
     fn needs_effort(&self) -> Result<(), Refusal> {
         if self.effort == Effort::Quick { Err(Refusal::NeedsEffort) } else { Ok(()) }
     }
@@ -160,7 +167,8 @@ impl Recovery<'_> {
     fn load(&self, files: &BTreeMap<Offset, u64>, cut_at: Option<Offset>) -> Result<VecDeque<Segment>, Refusal> {
         let mut segments: VecDeque<Segment> = VecDeque::new();
         let mut names_to_sync = false;
-        for (&base, &bytes) in files {
+        for (&base, &listed_bytes) in files {
+            let mut bytes = listed_bytes;
             let number = self.shared.next_segment_number();
             let file = Arc::new(SegmentFile::new(number, self.id, base, self.dir.clone()));
             let open = self.shared.disk.open(&file.path()).map_err(|error| self.io("opening a segment", error))?;
@@ -180,6 +188,7 @@ impl Recovery<'_> {
                 // What the device failed to write may look fine in memory, and be gone from the queue of what to write.
                 open.sync_data().map_err(|error| self.io("syncing a segment", error))?;
                 open.forget_cached();
+                bytes = self.bytes_of(base).map_err(|error| self.io("listing the segments", error))?;
             }
             let scanned = self.scan(&mut segment, &*open, bytes, previous_end, cut_at)?;
             if scanned == Scanned::Torn {

@@ -4,12 +4,13 @@ use crate::cache::TailCache;
 use crate::disk::{Disk, DiskFile, Wait, read_full, read_small};
 use crate::handles::{Handle, Handles};
 use crate::index::{self, Entry};
+use crate::journal::Journal;
 use crate::log::AheadLogs;
 use crate::options::{SegmentOptions, SyncFilesystem};
 use crate::room::Room;
 use crate::segment::SegmentFile;
 use crate::syncer::Syncer;
-use crate::threads::Threads;
+use crate::threads::{Lane, Threads};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,13 +30,16 @@ pub struct Shared {
     pub cache: TailCache,
     pub room: Room,
     pub syncer: Syncer,
+    pub journal: Journal,
     pub ahead_logs: AheadLogs,
     segment_numbers: AtomicU64,
     probing: AtomicBool,
 }
 
 impl Shared {
-    pub fn new(disk: Arc<dyn Disk>, threads: Arc<dyn Threads>, options: SegmentOptions) -> Self {
+    /// Writes what the journal holds to where it belongs.
+    pub fn new(disk: Arc<dyn Disk>, threads: Arc<dyn Threads>, options: SegmentOptions) -> io::Result<Self> {
+        let journal = Journal::open(&*disk, options.sync.journal_bytes)?;
         let filesystem = match options.sync.filesystem {
             SyncFilesystem::Never => false,
             SyncFilesystem::IfOwn => disk.owns_filesystem(),
@@ -44,18 +48,23 @@ impl Shared {
         let filesystem = filesystem && disk.sync_filesystem_tells();
         let room = Room::new(options.unwritten_bytes_max, options.free_bytes_min);
         room.sample(&*disk);
-        Self {
+        Ok(Self {
             handles: Handles::new(options.open_files_max),
             cache: TailCache::new(options.tail_cache_bytes),
             room,
-            syncer: Syncer::new(options.sync.threads, filesystem.then_some(options.sync.filesystem_from_logs)),
+            syncer: Syncer::new(
+                options.sync.threads,
+                options.sync.gather_wait,
+                filesystem.then_some(options.sync.filesystem_from_logs),
+            ),
+            journal,
             ahead_logs: AheadLogs::default(),
             segment_numbers: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             disk,
             threads,
             options,
-        }
+        })
     }
 
     /// A number no segment had before.
@@ -92,6 +101,7 @@ impl Shared {
             let shared = self.clone();
             self.threads.run_after(
                 FULL_RETRY,
+                Lane::Work,
                 Box::new(move || {
                     shared.probing.store(false, Ordering::Relaxed);
                     shared.room.sample(&*shared.disk);
@@ -102,7 +112,7 @@ impl Shared {
 
     /// Runs `job` when a device that was full may have room again.
     pub fn when_full_is_over(&self, job: impl FnOnce() + Send + 'static) {
-        self.threads.run_after(FULL_RETRY, Box::new(job));
+        self.threads.run_after(FULL_RETRY, Lane::Work, Box::new(job));
     }
 }
 

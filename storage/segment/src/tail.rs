@@ -51,7 +51,27 @@ impl Tail {
 
     /// The first run that reaches past `offset`, and those after it.
     pub fn past(&self, offset: Offset) -> impl Iterator<Item = &TailRun> {
-        self.runs.range(self.runs.partition_point(|run| run.next_offset <= offset)..)
+        self.runs.range(self.place_past(offset)..)
+    }
+
+    /// Where the first run is that reaches past `offset`. Nearly always it is one of the last, and each other that is looked
+    /// at is a line of memory that nobody has touched for long: so the search begins at the end, in growing steps.
+    fn place_past(&self, offset: Offset) -> usize {
+        let is_past = |place: usize| self.runs.get(place).is_some_and(|run| run.next_offset > offset);
+        let (mut below, mut past, mut step) = (0, self.runs.len(), 1);
+        while past > step {
+            if !is_past(past - step) {
+                below = past - step + 1;
+                break;
+            }
+            past -= step;
+            step *= 2;
+        }
+        while below < past {
+            let middle = below + (past - below) / 2;
+            if is_past(middle) { past = middle } else { below = middle + 1 }
+        }
+        past
     }
 
     pub fn front(&self) -> Option<&TailRun> {
@@ -112,5 +132,38 @@ impl Tail {
         let bytes = self.runs.range(..self.written).map(TailRun::memory_bytes).sum();
         *self = Self::new(floor);
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_run_past_an_offset_is_found_wherever_it_is() {
+        for runs in 0..40 {
+            let mut tail = Tail::new(Offset(5));
+            let mut base = Offset(5);
+            for number in 0..runs {
+                // Runs of one, two and three offsets.
+                let next_offset = base + (1 + number % 3);
+                tail.push(TailRun {
+                    base,
+                    next_offset,
+                    max_timestamp: Timestamp::NONE,
+                    epoch: LeaderEpoch(0),
+                    payload: Payload::default(),
+                    segment: 0,
+                    position: 0,
+                    era: 0,
+                });
+                base = next_offset;
+            }
+            for offset in 0..base.0 + 3 {
+                let found = tail.past(Offset(offset)).next().map(|run| run.base);
+                let expected = tail.runs.iter().find(|run| run.next_offset > Offset(offset)).map(|run| run.base);
+                assert_eq!(found, expected, "{offset} among {runs} runs");
+            }
+        }
     }
 }

@@ -27,8 +27,8 @@ pub enum Lane {
 pub trait Threads: Send + Sync {
     fn run(&self, lane: Lane, job: Job);
 
-    /// Runs a job on [`Lane::Work`] after `wait`.
-    fn run_after(&self, wait: Duration, job: Job);
+    /// Runs a job after `wait`, or as soon then as a thread of the lane is free.
+    fn run_after(&self, wait: Duration, lane: Lane, job: Job);
 }
 
 /// How long a thread without work stays: long enough to serve steady traffic, short enough that an idle broker is small.
@@ -68,8 +68,8 @@ impl Threads for ThreadPools {
         self.pool(lane).add(None, job);
     }
 
-    fn run_after(&self, wait: Duration, job: Job) {
-        self.work.add(Some(Instant::now() + wait), job);
+    fn run_after(&self, wait: Duration, lane: Lane, job: Job) {
+        self.pool(lane).add(Some(Instant::now() + wait), job);
     }
 }
 
@@ -95,6 +95,8 @@ struct Jobs {
     /// By when they are due, then in order of arrival.
     later: BTreeMap<(Instant, u64), Job>,
     arrivals: u64,
+    /// When a thread without work looks next for what has become due: one of them keeps the time for all.
+    looks_at: Option<Instant>,
     threads: usize,
     idle: usize,
     ending: bool,
@@ -118,6 +120,10 @@ impl Pool {
                 jobs.arrivals += 1;
                 let arrival = jobs.arrivals;
                 jobs.later.insert((when, arrival), job);
+                // Whoever is at work, often the one who asks, looks for it when it is done.
+                if jobs.looks_at.is_some_and(|at| at <= when) || jobs.threads > jobs.idle {
+                    return;
+                }
             }
         }
         if jobs.idle > 0 {
@@ -144,6 +150,10 @@ impl Pool {
                 jobs.due.push_back(job);
             }
             if let Some(job) = jobs.due.pop_front() {
+                // What became due with it need not wait for it.
+                if !jobs.due.is_empty() && jobs.idle > 0 {
+                    self.wake.notify_one();
+                }
                 drop(jobs);
                 job();
                 jobs = self.jobs();
@@ -152,12 +162,21 @@ impl Pool {
             if jobs.ending {
                 return;
             }
-            let wait = jobs.later.first_key_value().map_or(IDLE_STAY, |(&(when, _), _)| when - now);
+            let first = jobs.later.first_key_value().map(|(&(when, _), _)| when);
+            let looks_at = first.filter(|first| jobs.looks_at.is_none_or(|at| at > *first));
+            if looks_at.is_some() {
+                jobs.looks_at = looks_at;
+            }
+            let wait = looks_at.map_or(IDLE_STAY, |at| at - now);
             jobs.idle += 1;
             let (woken, outcome) = self.wake.wait_timeout(jobs, wait).unwrap_or_else(PoisonError::into_inner);
             jobs = woken;
             jobs.idle -= 1;
-            if outcome.timed_out() && jobs.due.is_empty() && jobs.later.is_empty() {
+            if looks_at.is_some() && jobs.looks_at == looks_at {
+                jobs.looks_at = None;
+            }
+            let kept = jobs.later.is_empty() || jobs.looks_at.is_some();
+            if outcome.timed_out() && jobs.due.is_empty() && kept {
                 return;
             }
         }
@@ -177,5 +196,54 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.0.jobs().threads -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lane, ThreadPools, Threads};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    /// Only a hang takes as long.
+    const SOON: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_due_later_is_done_by_a_thread_that_was_idle_one_that_was_busy_and_one_that_was_not_there() {
+        let threads = Arc::new(ThreadPools::new(1, 4));
+        let (done, told) = mpsc::channel();
+        let tell = |what: &'static str| {
+            let done = done.clone();
+            Box::new(move || done.send(what).expect("the test waits"))
+        };
+        threads.run_after(Duration::from_millis(1), Lane::Sync, tell("nobody was there"));
+        assert_eq!(told.recv_timeout(SOON), Ok("nobody was there"));
+        // By now it is idle, or about to be.
+        threads.run_after(100 * SOON, Lane::Sync, tell("much later"));
+        threads.run_after(Duration::from_millis(1), Lane::Sync, tell("idle"));
+        assert_eq!(told.recv_timeout(SOON), Ok("idle"));
+        let (pool, later) = (threads.clone(), tell("busy"));
+        threads.run(Lane::Sync, Box::new(move || pool.run_after(Duration::from_millis(1), Lane::Sync, later)));
+        assert_eq!(told.recv_timeout(SOON), Ok("busy"));
+    }
+
+    #[test]
+    fn what_becomes_due_beside_a_slow_job_does_not_wait_for_it() {
+        let threads = ThreadPools::new(1, 2);
+        let (go, slow) = mpsc::channel::<()>();
+        let (done, told) = mpsc::channel();
+        // Two threads are there, and idle.
+        let (meet, met) = mpsc::sync_channel(0);
+        threads.run(Lane::Sync, Box::new(move || meet.send(()).expect("the other one comes")));
+        threads.run(Lane::Sync, Box::new(move || met.recv().expect("the other one comes")));
+        let waits = move || assert_eq!(slow.recv(), Err(mpsc::RecvError), "nobody sends");
+        threads.run_after(Duration::from_millis(5), Lane::Sync, Box::new(waits));
+        threads.run_after(
+            Duration::from_millis(5),
+            Lane::Sync,
+            Box::new(move || done.send(()).expect("the test waits")),
+        );
+        assert_eq!(told.recv_timeout(SOON), Ok(()));
+        drop(go);
     }
 }

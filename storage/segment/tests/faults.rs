@@ -42,6 +42,20 @@ fn a_failed_sync_is_sticky_and_acknowledges_nothing_until_the_log_is_opened_agai
 }
 
 #[test]
+fn a_log_that_could_not_be_made_is_made_when_the_disk_is_sound_again() {
+    use chronik_core::ids::LogId;
+    use chronik_core::wal::{OpenMode, OpenOptions, WalEngine};
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    let id = LogId { partition: 77, ..sim::bench::LOG };
+    let how = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: 2000 };
+    disk.fail(Kind::SyncDir, Some(ErrorKind::Other));
+    assert!(matches!(bench.threads.drive(bench.engine.open(id, how)), Err(EngineError::Io { .. })));
+    disk.fail(Kind::SyncDir, None);
+    assert!(bench.threads.drive(bench.engine.open(id, how)).is_ok(), "what the first attempt left is no log");
+}
+
+#[test]
 fn a_failed_write_fails_the_log_and_everything_that_was_ordered() {
     let disk = SimDisk::new();
     let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
@@ -117,6 +131,27 @@ fn a_write_that_finds_the_disk_full_waits_for_room_and_is_not_lost() {
         let again = Bench::open(&disk.after_power_cut(None), 1).expect("all is whole");
         assert!(again.read_from(Offset(0)).0 == bytes_of(&runs), "room {room}");
     }
+}
+
+#[test]
+fn a_log_that_is_deleted_while_it_waits_for_room_leaves_none_of_the_others_waiting() {
+    use chronik_core::ids::LogId;
+    use chronik_core::wal::{OpenMode, OpenOptions, WalEngine};
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    let id = LogId { partition: 77, ..sim::bench::LOG };
+    let how = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: 2000 };
+    let other = bench.threads.drive(bench.engine.open(id, how)).expect("there is room");
+    let other = chronik_conformance::wal::Log { wal: other };
+    disk.fail(Kind::Write, Some(ErrorKind::StorageFull));
+    let waits = other.order(run_of(0, 1, 0, 0, 100)).expect("there seems to be room");
+    other.wal.write_queued();
+    assert!(matches!(bench.append(run_of(0, 1, 0, 0, 100)), Err(Failure::Refused(Refused::Full))));
+    bench.threads.drive(bench.engine.delete(id)).expect("deleting needs no room");
+    assert!(bench.threads.drive(waits).is_err());
+    disk.fail(Kind::Write, None);
+    while bench.threads.step() {}
+    bench.append(run_of(0, 1, 0, 0, 100)).expect("nothing is full any more");
 }
 
 #[test]

@@ -95,9 +95,9 @@ pub fn consumer(bootstrap: &str) -> Result<rdkafka::consumer::BaseConsumer, Kafk
 }
 
 /// Creates a topic, or does nothing if it is there.
-pub fn create_topic(bootstrap: &str, name: &str, partitions: i32) -> Result<(), KafkaError> {
+pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32) -> Result<(), KafkaError> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     let results = wait(admin.create_topics(&[topic], &options))?;
     for result in results {

@@ -95,7 +95,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
     let partitions = common.partitions;
     for size in &common.size {
         let records = produce::records(common, *size);
-        let mut topics = Topics::new("consume", partitions);
+        let mut topics = Topics::new("consume", common);
         let (mut alone, mut tail, mut cache) = (Series::default(), Series::default(), Series::default());
         for _ in 0..common.rounds {
             let topic = topics.next(&target, common.bytes)?;

@@ -23,7 +23,7 @@ const WARM_UP: usize = 500;
 
 type Shared = Arc<Mutex<Histogram<u64>>>;
 
-fn histogram() -> Shared {
+pub fn histogram() -> Shared {
     // Up to a minute in microseconds, three digits: within the library's own bounds.
     Arc::new(Mutex::new(
         Histogram::new_with_bounds(1, 60_000_000, 3)
@@ -31,7 +31,7 @@ fn histogram() -> Shared {
     ))
 }
 
-fn record(histogram: &Shared, since: Duration) {
+pub fn record(histogram: &Shared, since: Duration) {
     let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
     histogram.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros.max(1));
 }
@@ -124,7 +124,7 @@ fn end_to_end(bootstrap: &str, acks: &'static str, rate: u64, count: usize) -> R
 pub fn run(common: &Common) -> Result<(), BenchError> {
     let target = Target::from(common)?;
     let bootstrap = target.bootstrap().to_owned();
-    create_topic(&bootstrap, TOPIC, 1)?;
+    create_topic(&bootstrap, TOPIC, 1, common.replicas)?;
     let mock = Mock::with_topic(TOPIC, 1)?;
     let count = if common.quick { 2_000 } else { 10_000 };
     let mut report = Report::new(

@@ -7,6 +7,7 @@
 
 mod broker;
 mod client;
+mod concurrent;
 mod consume;
 mod latency;
 mod memory;
@@ -35,6 +36,8 @@ enum Command {
     Consume(Common),
     /// Latency of single records at a fixed rate: to the acknowledgement, and to a consumer.
     Latency(Common),
+    /// Many callers of one client, each of whom waits for its record before it sends the next.
+    Concurrent(Common),
     /// Time from start to ready, memory and file handles, empty and with many partitions. Needs a local broker.
     Start(Common),
 }
@@ -62,6 +65,15 @@ struct Common {
     /// Partitions of the topic.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
+    /// Replicas of each partition; more than one needs a running cluster.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
+    replicas: i32,
+    /// Callers, for concurrent.
+    #[arg(long, default_value_t = 128)]
+    callers: usize,
+    /// How long a turn of concurrent lasts.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
     /// Payload bytes of a record; several may be given.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1024])]
     size: Vec<usize>,
@@ -173,6 +185,7 @@ fn main() -> ExitCode {
         Command::Produce(common) => produce::run(&common.shortened()),
         Command::Consume(common) => consume::run(&common.shortened()),
         Command::Latency(common) => latency::run(&common.shortened()),
+        Command::Concurrent(common) => concurrent::run(&common.shortened()),
         Command::Start(common) => start::run(&common.shortened()),
     };
     match result {

@@ -86,7 +86,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
     if common.sustained {
         return sustained(common, &target);
     }
-    let mut topics = Topics::new("produce", common.partitions);
+    let mut topics = Topics::new("produce", common);
     let turns = || iter::once("mock").chain(common.acks.iter().map(|acks| acks.as_str()));
     let variants: Vec<(usize, &'static str)> =
         common.size.iter().flat_map(|size| turns().map(|acks| (*size, acks))).collect();
@@ -141,7 +141,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
 
 /// One long turn each, which no buffer can hold: what the disk lets through.
 fn sustained(common: &Common, target: &Target) -> Result<(), BenchError> {
-    let mut topics = Topics::new("sustained", common.partitions);
+    let mut topics = Topics::new("sustained", common);
     let mut report = Report::new("produce, sustained: one long turn", settings(common, target));
     for size in &common.size {
         for acks in common.acks.iter().map(|acks| acks.as_str()) {

@@ -27,7 +27,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
     let mut report = Report::new("start", Vec::new());
     let mut local = Local::start(common.broker_binary.as_deref(), common.data_dir.as_deref(), &common.broker_set)?;
     report.rows.push(row("empty", &local)?);
-    create_topic(local.bootstrap(), "bench-start", PARTITIONS)?;
+    create_topic(local.bootstrap(), "bench-start", PARTITIONS, 1)?;
     report.rows.push(row("1000 partitions, just created", &local)?);
     local.restart()?;
     report.rows.push(row("1000 partitions, after a clean stop", &local)?);

@@ -2,7 +2,7 @@
 //! turn's data, and no turn pays for writing back what an earlier one left.
 
 use crate::client::{create_topic, delete_topic};
-use crate::{BenchError, Target, memory};
+use crate::{BenchError, Common, Target, memory};
 use std::time::{Duration, Instant};
 
 /// A broker removes files after it has answered; so long it may take.
@@ -14,12 +14,14 @@ const EMPTY_BYTES: u64 = 64 << 20;
 pub struct Topics {
     name: String,
     partitions: i32,
+    replicas: i32,
     made: u32,
 }
 
 impl Topics {
-    pub fn new(workload: &str, partitions: i32) -> Self {
-        Self { name: format!("bench-{workload}-{}", std::process::id()), partitions, made: 0 }
+    pub fn new(workload: &str, common: &Common) -> Self {
+        let Common { partitions, replicas, .. } = *common;
+        Self { name: format!("bench-{workload}-{}", std::process::id()), partitions, replicas, made: 0 }
     }
 
     fn current(&self) -> String {
@@ -30,7 +32,7 @@ impl Topics {
     pub fn next(&mut self, target: &Target, turn_bytes: u64) -> Result<String, BenchError> {
         self.clear(target)?;
         self.made += 1;
-        create_topic(target.bootstrap(), &self.current(), self.partitions)?;
+        create_topic(target.bootstrap(), &self.current(), self.partitions, self.replicas)?;
         memory::touch(turn_bytes);
         Ok(self.current())
     }

@@ -10,6 +10,7 @@
 
 mod append;
 mod change;
+mod directory;
 mod driver;
 mod lifecycle;
 mod model;
@@ -17,8 +18,9 @@ mod read;
 mod survive;
 mod together;
 
-pub use driver::{Log, run_of};
-pub use model::Model;
+pub use directory::{Directory, StartIn, copy_tree};
+pub use driver::{Log, everything, id, run_of};
+pub use model::{Dice, Model};
 
 use chronik_core::wal::WalEngine;
 use futures::future::BoxFuture;

@@ -79,17 +79,19 @@ pub fn client(name: &'static str) -> Option<Client> {
     Some(Client { name, words, node_path: cache().join("node/node_modules") })
 }
 
-/// The words that start a Java class of the prepared class path.
+/// The words that start a Java class of the prepared class path. `CHRONIK_E2E_JAVA_LOG` says how much it tells of itself, which
+/// is shown when a test fails: "error" unless it says "warn" or "info".
 pub fn java(class: &str) -> Vec<String> {
     let path = cache().join("java");
     let jars = std::fs::read_to_string(path.join("classpath.txt"))
         .unwrap_or_else(|_| panic!("java is not prepared: ./tests/run does that"));
     let class_path = format!("{}:{}", path.join("classes").display(), jars.trim());
     // Short programs: the quick compiler and the small collector start fastest.
-    let options =
-        ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"];
+    let options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"];
+    let log_level = std::env::var("CHRONIK_E2E_JAVA_LOG").unwrap_or_else(|_| "error".into());
     let mut words = vec!["java".to_string()];
     words.extend(options.map(String::from));
+    words.push(format!("-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"));
     words.extend(["-cp".into(), class_path, class.into()]);
     words
 }

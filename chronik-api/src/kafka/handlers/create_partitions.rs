@@ -12,6 +12,8 @@ use chronik_proto_kafka::{ErrorCode, Str};
 use std::convert::Infallible;
 
 impl Handler for CreatePartitionsRequest {
+    const BY_CONTROLLER: bool = true;
+
     fn handle(self, call: Call) -> Reply<CreatePartitionsResponse> {
         Reply::exclusive(
             async move { CreatePartitionsResponse { throttle_time_ms: 0, results: create(self, &call).await } },

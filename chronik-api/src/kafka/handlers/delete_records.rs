@@ -40,7 +40,7 @@ impl Handler for DeleteRecordsRequest {
 async fn delete(call: &Call, topic: &str, asked: &DeleteRecordsPartition) -> Result<Offset, ErrorCode> {
     let partition = {
         let image = call.broker.metadata.image();
-        let topic = resolve::topic(&image, &TopicRef::Name(topic.to_owned()))?;
+        let topic = resolve::topic(&image, &TopicRef::Name(topic.into()))?;
         if !call.broker.authorizer.allows(&call.context, Operation::Delete, Resource::Topic(&topic.name)) {
             return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
         }
@@ -51,9 +51,9 @@ async fn delete(call: &Call, topic: &str, asked: &DeleteRecordsPartition) -> Res
         if !topic.config.cleanup_policy.delete {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
-        resolve::partition(&call.broker, topic, asked.partition_index)?
+        resolve::leader(&call.broker, topic, asked.partition_index)?
     };
-    let position = partition.position();
+    let position = partition.standing();
     let upto = match asked.offset {
         HIGH_WATERMARK => position.high_watermark,
         offset if offset < 0 || offset > position.high_watermark.0 => return Err(ErrorCode::OFFSET_OUT_OF_RANGE),

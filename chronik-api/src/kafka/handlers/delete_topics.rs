@@ -14,6 +14,8 @@ use chronik_proto_kafka::{ErrorCode, Str};
 use std::convert::Infallible;
 
 impl Handler for DeleteTopicsRequest {
+    const BY_CONTROLLER: bool = true;
+
     fn handle(self, call: Call) -> Reply<DeleteTopicsResponse> {
         Reply::exclusive(async move {
             let by_name = |name: &Str| DeleteTopicState { name: Some(name.clone()), ..Default::default() };

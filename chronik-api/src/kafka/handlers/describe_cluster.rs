@@ -33,18 +33,21 @@ impl Handler for DescribeClusterRequest {
             }
         }
         let image = call.broker.metadata.image();
-        let brokers = nodes::addresses(&call, &image).into_iter().map(|node| DescribeClusterBroker {
+        let fenced = |node: &nodes::Address| image.broker(node.id).is_some_and(|broker| broker.fenced);
+        let mut all = nodes::addresses(&call, &image);
+        all.retain(|node| self.include_fenced_brokers || !fenced(node));
+        let brokers = all.into_iter().map(|node| DescribeClusterBroker {
             broker_id: node.id.0,
             host: node.host,
             port: node.port,
             rack: node.rack,
-            is_fenced: false,
+            is_fenced: image.broker(node.id).is_some_and(|broker| broker.fenced),
         });
         let asked = self.include_cluster_authorized_operations;
         Reply::Now(DescribeClusterResponse {
             endpoint_type: BROKERS,
             cluster_id: image.cluster_id().into(),
-            controller_id: call.broker.node.0,
+            controller_id: call.broker.controller(&image).map_or(-1, |node| node.0),
             brokers: brokers.collect(),
             cluster_authorized_operations: authorized::operations(&call, Resource::Cluster, asked),
             ..DescribeClusterResponse::default()

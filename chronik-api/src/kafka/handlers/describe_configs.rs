@@ -7,12 +7,16 @@ pub use chronik_proto_kafka::api::describe_configs::DescribeConfigsRequest;
 
 use crate::kafka::context::{Operation, Resource};
 use crate::kafka::handler::{Call, Handler, Reply};
+use crate::kafka::resolve;
 use crate::metadata::settings;
 use chronik_core::metadata::ConfigResource;
-use chronik_core::metadata::describe_config::{self, ConfigEntry};
+use chronik_core::metadata::describe_config::{self, ConfigEntry, ConfigSource};
 use chronik_core::metadata::{Image, names};
 use chronik_proto_kafka::api::describe_configs::*;
 use chronik_proto_kafka::{ErrorCode, Str};
+
+/// Shown for topics, too.
+const STORAGE_SURVIVES: &str = "chronik.storage.survives";
 
 /// Kafka's numbers for kinds of resources.
 const TOPIC: i8 = 2;
@@ -22,9 +26,11 @@ const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 
 impl Handler for DescribeConfigsRequest {
-    fn handle(self, call: Call) -> Reply<DescribeConfigsResponse> {
+    fn handle(mut self, call: Call) -> Reply<DescribeConfigsResponse> {
+        let resources = std::mem::take(&mut self.resources);
+        let resources = resolve::once(resources, |asked| (asked.resource_type, asked.resource_name.clone()));
         let image = call.broker.metadata.image();
-        let results = self.resources.iter().map(|resource| {
+        let results = resources.iter().map(|resource| {
             let (entries, error_code, error_message) = match entries(&call, &image, resource) {
                 Ok(entries) => (entries, ErrorCode::NONE, None),
                 Err((code, words)) => (Vec::new(), code, Some(words.into())),
@@ -61,7 +67,15 @@ fn entries(
             let words = format!("This server does not host topic '{name}'.");
             return Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, words));
         }
-        return Ok(describe_config::topic_entries(image, image.overrides(&ConfigResource::Topic(name.to_owned()))));
+        let mut entries =
+            describe_config::topic_entries(image, image.overrides(&ConfigResource::Topic(name.to_owned())));
+        // What a topic's records outlive nobody sets for the topic, but who looks at its durability must see it.
+        let broker = describe_config::broker_entries(image, &own_settings(call, image));
+        // As a default: tools that set again whatever is none leave it alone.
+        let shown = broker.into_iter().filter(|entry| entry.name == STORAGE_SURVIVES);
+        entries.extend(shown.map(|entry| ConfigEntry { source: ConfigSource::Default, ..entry }));
+        entries.sort_by_key(|entry| entry.name);
+        return Ok(entries);
     }
     if !allowed(Resource::Cluster) {
         return Err((ErrorCode::CLUSTER_AUTHORIZATION_FAILED, "Cluster authorization failed.".into()));
@@ -97,7 +111,12 @@ fn own_settings(call: &Call, image: &Image) -> chronik_core::metadata::broker_co
         .map(|listener| format!("{}://{}:{}", listener.name, listener.listen.host, listener.listen.port));
     let registered = image.broker(call.broker.node).map(|broker| broker.listeners.clone()).unwrap_or_default();
     let advertised = registered.iter().map(|to| format!("{}://{}:{}", to.name, to.host, to.port));
-    settings::broker_settings(config, &listens.collect::<Vec<_>>(), &advertised.collect::<Vec<_>>())
+    settings::broker_settings(
+        config,
+        &call.broker.stored,
+        &listens.collect::<Vec<_>>(),
+        &advertised.collect::<Vec<_>>(),
+    )
 }
 
 fn row(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {

@@ -5,6 +5,7 @@ use crate::kafka::authorized;
 use crate::kafka::context::{Operation, Resource};
 use crate::kafka::coordination::coordinator;
 use crate::kafka::handler::{Call, Handler, Reply};
+use crate::kafka::resolve;
 use chronik_core::group::state::{Group, State};
 use chronik_proto_kafka::api::describe_groups::*;
 use chronik_proto_kafka::{ErrorCode, Str};
@@ -16,7 +17,7 @@ const UNKNOWN_IS_AN_ERROR_SINCE: i16 = 6;
 impl Handler for DescribeGroupsRequest {
     fn handle(self, call: Call) -> Reply<DescribeGroupsResponse> {
         let asked = self.include_authorized_operations;
-        let groups = self.groups.into_iter().map(|id| {
+        let groups = resolve::once(self.groups, |id: &Str| id.clone()).into_iter().map(|id| {
             let operations = authorized::operations(&call, Resource::Group(&id), asked);
             DescribedGroup { authorized_operations: operations, ..describe(&call, id) }
         });

@@ -11,8 +11,9 @@ use chronik_proto_kafka::api::describe_producers::*;
 
 impl Handler for DescribeProducersRequest {
     fn handle(self, call: Call) -> Reply<DescribeProducersResponse> {
-        let topics = self.topics.into_iter().map(|topic| {
-            let partitions = topic.partition_indexes.iter().map(|index| {
+        let topics = resolve::once(self.topics, |topic| topic.name.clone()).into_iter().map(|topic| {
+            let named = resolve::once(topic.partition_indexes, |index| *index);
+            let partitions = named.iter().map(|index| {
                 let found = producers(&call, &topic.name, *index);
                 let code = found.as_ref().err().copied().unwrap_or_default();
                 PartitionResponse {
@@ -30,12 +31,12 @@ impl Handler for DescribeProducersRequest {
 
 fn producers(call: &Call, topic: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
     let image = call.broker.metadata.image();
-    let topic = resolve::topic(&image, &TopicRef::Name(topic.to_owned()))?;
+    let topic = resolve::topic(&image, &TopicRef::Name(topic.into()))?;
     if !call.broker.authorizer.allows(&call.context, Operation::Read, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     }
-    let partition = resolve::partition(&call.broker, topic, index)?;
-    Ok(partition.with_leader(|leader| {
+    let partition = resolve::leader(&call.broker, topic, index)?;
+    let known = partition.with_leader(|leader| {
         let state = |(id, producer): (chronik_core::ids::ProducerId, &chronik_core::partition::producers::Producer)| {
             ProducerState {
                 producer_id: id.0,
@@ -47,5 +48,6 @@ fn producers(call: &Call, topic: &str, index: i32) -> Result<Vec<ProducerState>,
             }
         };
         leader.producers().iter().map(state).collect()
-    }))
+    });
+    known.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
 }

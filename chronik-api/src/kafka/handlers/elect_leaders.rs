@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 impl Handler for ElectLeadersRequest {
+    const BY_CONTROLLER: bool = true;
+
     fn handle(self, call: Call) -> Reply<ElectLeadersResponse> {
         let failed = |code: ErrorCode| ElectLeadersResponse { error_code: code.0, ..Default::default() };
         if !call.broker.authorizer.allows(&call.context, Operation::Alter, Resource::Cluster) {

@@ -18,17 +18,21 @@ use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::resolve;
 use crate::partitions::Partition;
 use bytes::Bytes;
-use chronik_core::ids::{LeaderEpoch, Offset, TopicId};
+use chronik_core::ids::{LeaderEpoch, NodeId, Offset, TopicId};
+use chronik_core::metadata::names;
+use chronik_core::partition::leader::Leader;
 use chronik_core::payload::Payload;
 use chronik_core::wal::{ReadRange, WalError};
 use chronik_proto_kafka::api::fetch::*;
-use chronik_proto_kafka::{ErrorCode, Records};
+use chronik_proto_kafka::{ErrorCode, Records, Str};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 const TOPIC_IDS_SINCE: i16 = 13;
+/// Consumers that know of reading from followers (KIP-392); earlier ones would not look for the leader again.
+const FOLLOWERS_SERVE_SINCE: i16 = 11;
 const READ_COMMITTED: i8 = 1;
 /// "Not a replica": an ordinary consumer.
 const CONSUMER: i32 = -1;
@@ -39,16 +43,23 @@ struct Outcome {
     high_watermark: i64,
     log_start: i64,
     diverging: Option<(LeaderEpoch, Offset)>,
+    /// A replica nearer to the consumer, which is to be read from instead (KIP-392).
+    nearer: Option<NodeId>,
     records: Payload,
 }
 
 impl Outcome {
     fn error(code: ErrorCode) -> Self {
-        Self { code, high_watermark: -1, log_start: -1, diverging: None, records: Payload::new() }
+        Self { code, high_watermark: -1, log_start: -1, diverging: None, nearer: None, records: Payload::new() }
     }
 
     fn must_send(&self) -> bool {
-        self.code.is_error() || self.diverging.is_some() || !self.records.is_empty()
+        self.is_news() || !self.records.is_empty()
+    }
+
+    /// It must be told at once, however little there is to read.
+    fn is_news(&self) -> bool {
+        self.code.is_error() || self.diverging.is_some() || self.nearer.is_some()
     }
 }
 
@@ -59,6 +70,8 @@ struct Terms {
     deadline: Instant,
     read_committed: bool,
     by_topic_id: bool,
+    /// The consumer's; empty if it does not say.
+    rack: String,
 }
 
 impl Handler for FetchRequest {
@@ -72,11 +85,18 @@ impl Handler for FetchRequest {
             deadline: Instant::now() + wait,
             read_committed: self.isolation_level == READ_COMMITTED,
             by_topic_id: call.version() >= TOPIC_IDS_SINCE,
+            rack: self.rack_id.to_string(),
         };
         let replica = if call.version() >= 15 { self.replica_state.replica_id } else { self.replica_id };
         if replica > CONSUMER {
             // This node has no followers that speak Kafka's protocol; whoever claims to be one is not.
             return Reply::Now(whole(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+        }
+        if self.topics.iter().map(|topic| &topic.topic).any(is_too_long)
+            || self.forgotten_topics_data.iter().map(|topic| &topic.topic).any(is_too_long)
+        {
+            // It would be looked up once for each of its partitions.
+            return Reply::Now(whole(ErrorCode::INVALID_TOPIC_EXCEPTION));
         }
         let asked = asked(self, terms.by_topic_id);
         let fetch = match call.broker.sessions.begin(asked, call.broker.clock.wall()) {
@@ -88,6 +108,11 @@ impl Handler for FetchRequest {
             respond(&call.broker, fetch, outcomes, &terms)
         })
     }
+}
+
+/// No topic has such a name.
+fn is_too_long(name: &Str) -> bool {
+    name.len() > names::TOPIC_NAME_BYTES_MAX
 }
 
 fn session_error(refused: SessionError) -> ErrorCode {
@@ -103,13 +128,14 @@ fn whole(code: ErrorCode) -> FetchResponse {
 }
 
 fn topic_ref(name: &str, id: chronik_proto_kafka::Uuid, by_topic_id: bool) -> TopicRef {
-    if by_topic_id { TopicRef::Id(resolve::topic_id(id)) } else { TopicRef::Name(name.to_owned()) }
+    if by_topic_id { TopicRef::Id(resolve::topic_id(id)) } else { TopicRef::Name(name.into()) }
 }
 
 fn asked(request: FetchRequest, by_topic_id: bool) -> Asked {
     let targets = request.topics.iter().flat_map(|topic| {
+        let name = topic_ref(&topic.topic, topic.topic_id, by_topic_id);
         topic.partitions.iter().map(move |partition| Target {
-            topic: topic_ref(&topic.topic, topic.topic_id, by_topic_id),
+            topic: name.clone(),
             partition: partition.partition,
             wanted: Wanted {
                 fetch_offset: partition.fetch_offset,
@@ -142,7 +168,7 @@ async fn collect(call: &Call, fetch: &Fetch, terms: &Terms) -> Vec<Outcome> {
         }
         let outcomes = look(call, fetch, terms).await;
         let bytes: usize = outcomes.iter().map(|outcome| outcome.records.len()).sum();
-        let told = outcomes.iter().any(|outcome| outcome.code.is_error() || outcome.diverging.is_some());
+        let told = outcomes.iter().any(Outcome::is_news);
         let expired = Instant::now() >= terms.deadline;
         if told || bytes >= terms.min_bytes || expired || fetch.targets.is_empty() {
             return outcomes;
@@ -163,7 +189,7 @@ fn watch(broker: &Broker, fetch: &Fetch, wake: &Arc<Notify>) {
     let image = broker.metadata.image();
     for target in &fetch.targets {
         if let Ok(topic) = resolve::topic(&image, &target.topic)
-            && let Ok(partition) = resolve::partition(broker, topic, target.partition)
+            && let Ok(partition) = resolve::replica(broker, topic, target.partition)
         {
             partition.watch(wake);
         }
@@ -176,7 +202,7 @@ async fn look(call: &Call, fetch: &Fetch, terms: &Terms) -> Vec<Outcome> {
     let mut bytes = 0;
     for target in &fetch.targets {
         let room = terms.max_bytes.saturating_sub(bytes);
-        let outcome = match read(call, target, room, bytes == 0).await {
+        let outcome = match read(call, target, terms, room, bytes == 0).await {
             Ok(outcome) => outcome,
             Err(code) => Outcome::error(code),
         };
@@ -192,38 +218,65 @@ fn find(call: &Call, target: &Target) -> Result<Arc<Partition>, ErrorCode> {
     if !call.broker.authorizer.allows(&call.context, Operation::Read, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     }
-    resolve::partition(&call.broker, topic, target.partition)
+    resolve::replica(&call.broker, topic, target.partition)
 }
 
-async fn read(call: &Call, target: &Target, room: usize, min_one: bool) -> Result<Outcome, ErrorCode> {
+/// The replica in the consumer's rack that is to be read from instead of this leader, if this one is elsewhere: in sync, at
+/// work, and with what comes next; of several the one that has most (KIP-392).
+fn nearer(call: &Call, partition: &Partition, from: Offset, rack: &str) -> Option<NodeId> {
+    let image = call.broker.metadata.image();
+    let is_there =
+        |node: &NodeId| image.broker(*node).is_some_and(|it| it.is_active() && it.rack.as_deref() == Some(rack));
+    if rack.is_empty() || call.version() < FOLLOWERS_SERVE_SINCE || is_there(&call.broker.node) {
+        return None;
+    }
+    let id = partition.id();
+    let in_sync = &image.partition(id.topic, id.partition)?.isr;
+    let candidates = |leader: &Leader<_>| {
+        let all = leader.replicas().followers();
+        let near = all.filter(|(node, written, ..)| in_sync.contains(node) && *written >= from && is_there(node));
+        near.max_by_key(|(node, written, ..)| (*written, std::cmp::Reverse(*node))).map(|(node, ..)| node)
+    };
+    partition.with_leader(candidates)?
+}
+
+async fn read(call: &Call, target: &Target, terms: &Terms, room: usize, min_one: bool) -> Result<Outcome, ErrorCode> {
     let partition = find(call, target)?;
-    let position = partition.position();
-    resolve::check_leader_epoch(target.wanted.current_leader_epoch, position.leader_epoch)?;
+    let standing = partition.standing();
+    if !standing.leads && call.version() < FOLLOWERS_SERVE_SINCE {
+        return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    }
+    resolve::check_leader_epoch(target.wanted.current_leader_epoch, standing.epoch.0)?;
     let mut outcome = Outcome {
         code: ErrorCode::NONE,
-        high_watermark: position.high_watermark.0,
-        log_start: position.log_start.0,
+        high_watermark: standing.high_watermark.0,
+        log_start: standing.log_start.0,
         diverging: None,
+        nearer: None,
         records: Payload::new(),
     };
     let from = Offset(target.wanted.fetch_offset);
     if target.wanted.last_fetched_epoch >= 0 {
         let asked = LeaderEpoch(target.wanted.last_fetched_epoch);
-        let end = partition.with_leader(|leader| leader.epochs().end_of(asked, leader.log_end()));
+        let end = partition.with_epochs(|epochs, log_end| epochs.end_of(asked, log_end));
         outcome.diverging = end.filter(|(epoch, end)| *epoch < asked || *end < from);
         if outcome.diverging.is_some() {
             return Ok(outcome);
         }
     }
-    if from < position.log_start || from > position.log_end {
+    if from < standing.log_start || from > standing.log_end {
         outcome.code = ErrorCode::OFFSET_OUT_OF_RANGE;
         return Ok(outcome);
     }
-    if from >= position.high_watermark || (room == 0 && !min_one) {
+    outcome.nearer = nearer(call, &partition, from, &terms.rack);
+    if outcome.nearer.is_some() {
+        return Ok(outcome);
+    }
+    if from >= standing.high_watermark || (room == 0 && !min_one) {
         return Ok(outcome);
     }
     let wanted = usize::try_from(target.wanted.max_bytes).unwrap_or(0);
-    let range = ReadRange { from, upto: position.high_watermark, max_bytes: wanted.min(room), min_one };
+    let range = ReadRange { from, upto: standing.high_watermark, max_bytes: wanted.min(room), min_one };
     // Paid for before it is read, and until its last slice has been sent.
     let memory = &call.broker.answer_memory;
     let paid = if min_one { memory.take(range.max_bytes).await } else { memory.try_take(range.max_bytes) };
@@ -295,7 +348,7 @@ fn respond(broker: &Broker, fetch: Fetch, outcomes: Vec<Outcome>, terms: &Terms)
             broker.metrics.api(1).error(outcome.code.0);
         }
         let (name, id) = match &target.topic {
-            TopicRef::Name(name) => (name.as_str(), TopicId::NONE),
+            TopicRef::Name(name) => (&**name, TopicId::NONE),
             TopicRef::Id(id) => ("", *id),
         };
         let same = |last: &&mut FetchableTopicResponse| {
@@ -328,6 +381,7 @@ fn partition_data(partition_index: i32, outcome: Outcome, terms: &Terms) -> Part
         aborted_transactions: terms.read_committed.then(Vec::new),
         records: Some(outcome.records.into_iter().collect::<Records>()),
         diverging_epoch,
+        preferred_read_replica: outcome.nearer.map_or(-1, |node| node.0),
         ..Default::default()
     }
 }

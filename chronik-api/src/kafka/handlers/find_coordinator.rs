@@ -46,12 +46,13 @@ async fn find(call: &Call, key_type: i8, key: &Str) -> Coordinator {
             if !call.broker.authorizer.allows(&call.context, Operation::Describe, Resource::Group(key)) {
                 return refused(ErrorCode::GROUP_AUTHORIZATION_FAILED, "not allowed to describe the group");
             }
-            if let Err(code) = call.broker.groups.find_or_create(key).await {
-                return refused(code, "the group's coordinator is not available now");
-            }
+            let coordinator = match call.broker.groups.coordinator(key).await {
+                Ok(node) => node,
+                Err(code) => return refused(code, "the group's coordinator is not available now"),
+            };
             let image = call.broker.metadata.image();
-            let own = nodes::addresses(call, &image).into_iter().find(|node| node.id == call.broker.node);
-            match own {
+            let reached = nodes::alive(call, &image).into_iter().find(|node| node.id == coordinator);
+            match reached {
                 Some(node) => Coordinator {
                     key: key.clone(),
                     node_id: node.id.0,

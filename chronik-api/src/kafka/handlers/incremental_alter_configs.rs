@@ -8,6 +8,8 @@ use chronik_core::metadata::controller::{self, AlterOp, AlterResource, ResourceA
 use chronik_proto_kafka::api::incremental_alter_configs::*;
 
 impl Handler for IncrementalAlterConfigsRequest {
+    const BY_CONTROLLER: bool = true;
+
     fn handle(self, call: Call) -> Reply<IncrementalAlterConfigsResponse> {
         Reply::exclusive(async move {
             let alteration = |resource: AlterConfigsResource| ResourceAlteration {
@@ -15,7 +17,7 @@ impl Handler for IncrementalAlterConfigsRequest {
                 configs: resource.configs.iter().map(|config| (config.name.to_string(), operation(config))).collect(),
             };
             let asked = self.resources.into_iter().map(alteration).collect();
-            let outcomes = carry_out(&call, asked, self.validate_only, controller::alter_configs).await;
+            let outcomes = carry_out(&call, asked, self.validate_only, set_by, controller::alter_configs).await;
             let response = |(resource, (error_code, error_message)): Outcome| AlterConfigsResourceResponse {
                 error_code,
                 error_message,
@@ -27,6 +29,13 @@ impl Handler for IncrementalAlterConfigsRequest {
                 responses: outcomes.into_iter().map(response).collect(),
             }
         })
+    }
+}
+
+fn set_by(operation: &AlterOp) -> Option<&str> {
+    match operation {
+        AlterOp::Set(value) => value.as_deref(),
+        _ => None,
     }
 }
 

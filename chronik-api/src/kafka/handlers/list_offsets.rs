@@ -20,9 +20,10 @@ use crate::kafka::fetch_sessions::TopicRef;
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::resolve;
 use crate::partitions::Partition;
-use crate::partitions::partition::Position;
 use chronik_core::batch::{self, Batch, Records};
+use chronik_core::driver::Standing;
 use chronik_core::ids::Offset;
+use chronik_core::partition::leader::Leader;
 use chronik_core::pending::Pending;
 use chronik_core::time::Timestamp;
 use chronik_core::wal::ReadRange;
@@ -79,43 +80,46 @@ impl Found {
 async fn find(call: &Call, topic: &str, asked: &ListOffsetsPartition) -> Result<Found, ErrorCode> {
     let partition = {
         let image = call.broker.metadata.image();
-        let topic = resolve::topic(&image, &TopicRef::Name(topic.to_owned()))?;
+        let topic = resolve::topic(&image, &TopicRef::Name(topic.into()))?;
         if !call.broker.authorizer.allows(&call.context, Operation::Describe, Resource::Topic(&topic.name)) {
             return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
         }
-        resolve::partition(&call.broker, topic, asked.partition_index)?
+        resolve::leader(&call.broker, topic, asked.partition_index)?
     };
-    let position = partition.position();
-    resolve::check_leader_epoch(asked.current_leader_epoch, position.leader_epoch)?;
+    let standing = partition.standing();
+    resolve::check_leader_epoch(asked.current_leader_epoch, standing.epoch.0)?;
     let at = |offset: Offset| Found {
         timestamp: Timestamp::NONE.0,
         offset: offset.0,
-        leader_epoch: partition
-            .with_leader(|leader| leader.epochs().at(offset))
-            .map_or(position.leader_epoch, |epoch| epoch.0),
+        leader_epoch: partition.with_epochs(|epochs, _| epochs.at(offset)).map_or(standing.epoch.0, |epoch| epoch.0),
     };
     let version = call.version();
     match asked.timestamp {
-        LATEST => Ok(Found { leader_epoch: position.leader_epoch, ..at(position.high_watermark) }),
-        EARLIEST => Ok(at(position.log_start)),
+        // Until then it may be less than what an earlier leader showed (KIP-207).
+        LATEST if partition.with_leader(Leader::shows_all_that_was_shown) != Some(true) => {
+            let code = if version >= 5 { ErrorCode::OFFSET_NOT_AVAILABLE } else { ErrorCode::LEADER_NOT_AVAILABLE };
+            Err(code)
+        }
+        LATEST => Ok(Found { leader_epoch: standing.epoch.0, ..at(standing.high_watermark) }),
+        EARLIEST => Ok(at(standing.log_start)),
         MAX_TIMESTAMP if version >= 7 => {
             let newest = partition.log_state().max_timestamp;
             if newest == Timestamp::NONE {
                 Ok(Found::NOTHING)
             } else {
-                by_time(call, &partition, position, newest).await
+                by_time(call, &partition, standing, newest).await
             }
         }
-        EARLIEST_LOCAL if version >= 8 => Ok(at(position.log_start)),
+        EARLIEST_LOCAL if version >= 8 => Ok(at(standing.log_start)),
         LATEST_TIERED if version >= 9 => Ok(Found::NOTHING),
         EARLIEST_PENDING_UPLOAD if version >= 11 => Ok(Found::NOTHING),
         ..0 => Err(ErrorCode::UNSUPPORTED_VERSION),
-        time => by_time(call, &partition, position, Timestamp(time)).await,
+        time => by_time(call, &partition, standing, Timestamp(time)).await,
     }
 }
 
 /// The first readable record at or after `time`.
-async fn by_time(call: &Call, partition: &Partition, position: Position, time: Timestamp) -> Result<Found, ErrorCode> {
+async fn by_time(call: &Call, partition: &Partition, standing: Standing, time: Timestamp) -> Result<Found, ErrorCode> {
     let log = partition.log();
     let base = Pending::start(|done| log.offset_for_timestamp(time, done))
         .await
@@ -123,12 +127,12 @@ async fn by_time(call: &Call, partition: &Partition, position: Position, time: T
     let Some(mut from) = base else { return Ok(Found::NOTHING) };
     // The batch that the log found holds such a record, unless its header promised more than its records keep; then the
     // search goes on behind it.
-    while from < position.high_watermark {
-        let range = ReadRange { from, upto: position.high_watermark, max_bytes: 0, min_one: true };
+    while from < standing.high_watermark {
+        let range = ReadRange { from, upto: standing.high_watermark, max_bytes: 0, min_one: true };
         let chunk = partition.read(range).await.map_err(|failure| read_error(partition, failure))?;
         for batch in batch::batches(&chunk.bytes) {
             let batch = batch.map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
-            if let Some(found) = first_at_or_after(call, &batch, position.log_start, time)? {
+            if let Some(found) = first_at_or_after(call, &batch, standing.log_start, time)? {
                 return Ok(found);
             }
         }

@@ -9,8 +9,8 @@ use crate::kafka::context::{Operation, Resource};
 use crate::kafka::fetch_sessions::TopicRef;
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::{authorized, nodes, resolve};
-use crate::metadata::random;
-use chronik_core::metadata::controller::{self, CreateTopicError, NewTopic};
+use chronik_core::ids::LogId;
+use chronik_core::metadata::controller::NewTopic;
 use chronik_core::metadata::{Image, Topic, names};
 use chronik_proto_kafka::api::metadata::*;
 use chronik_proto_kafka::{ErrorCode, Str, Uuid};
@@ -24,7 +24,8 @@ fn may_describe(call: &Call, topic: &str) -> bool {
 }
 
 impl Handler for MetadataRequest {
-    fn handle(self, call: Call) -> Reply<MetadataResponse> {
+    fn handle(mut self, call: Call) -> Reply<MetadataResponse> {
+        self.topics = self.topics.map(|topics| resolve::once(topics, |topic| (topic.name.clone(), topic.topic_id)));
         let create = call.broker.config.topics.auto_create
             && (self.allow_auto_topic_creation || call.version() < CREATION_IS_A_CHOICE_SINCE);
         let image = call.broker.metadata.image();
@@ -54,31 +55,15 @@ async fn create_on_demand(call: &Call, mut missing: Vec<String>) -> Vec<(String,
         |name: &String| call.broker.authorizer.allows(&call.context, Operation::Create, Resource::Topic(name));
     missing.retain(allowed);
     let wanted: Vec<NewTopic> = missing.iter().map(NewTopic::with_defaults).collect();
-    let created = call
-        .broker
-        .metadata
-        .propose_sure::<_, std::convert::Infallible>(move |image| {
-            controller::create_topics(image, &wanted, random::topic_id)
-        })
-        .await;
-    match created {
-        Ok(outcomes) => {
-            outcomes.into_iter().filter_map(|(name, outcome)| Some((name, code(&outcome.err()?)?))).collect()
-        }
-        Err(cause) => {
-            tracing::warn!(%cause, "topics cannot be created on demand now");
-            missing.into_iter().map(|name| (name, ErrorCode::LEADER_NOT_AVAILABLE)).collect()
-        }
-    }
+    let refused = call.broker.creation.create(wanted).await;
+    refused.into_iter().map(|(name, refused)| (name, code(refused))).collect()
 }
 
-/// What a client is told of a topic that was not created on demand; nothing if it is there after all.
-fn code(error: &CreateTopicError) -> Option<ErrorCode> {
-    match error {
-        CreateTopicError::Exists(_) => None,
-        CreateTopicError::BadReplication(_) => Some(ErrorCode::INVALID_REPLICATION_FACTOR),
-        CreateTopicError::BadName(_) | CreateTopicError::Collides { .. } => Some(ErrorCode::INVALID_TOPIC_EXCEPTION),
-        _ => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+/// What a client is told of a topic that was not created on demand.
+fn code(refused: ErrorCode) -> ErrorCode {
+    match refused {
+        ErrorCode::INVALID_REPLICATION_FACTOR | ErrorCode::INVALID_TOPIC_EXCEPTION => refused,
+        _ => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
     }
 }
 
@@ -88,7 +73,7 @@ fn respond(request: &MetadataRequest, call: &Call, refused: &[(String, ErrorCode
         None => true,
         Some(topics) => call.version() == 0 && topics.is_empty(),
     };
-    let describe = |topic: &Arc<Topic>| describe(topic, call, request.include_topic_authorized_operations);
+    let describe = |topic: &Arc<Topic>| describe(topic, &image, call, request.include_topic_authorized_operations);
     let topics = if all {
         image.topics().filter(|topic| may_describe(call, &topic.name)).map(describe).collect()
     } else {
@@ -106,9 +91,9 @@ fn respond(request: &MetadataRequest, call: &Call, refused: &[(String, ErrorCode
             .collect()
     };
     MetadataResponse {
-        brokers: nodes::addresses(call, &image).into_iter().map(broker).collect(),
+        brokers: nodes::alive(call, &image).into_iter().map(broker).collect(),
         cluster_id: Some(image.cluster_id().into()),
-        controller_id: call.broker.node.0,
+        controller_id: call.broker.controller(&image).map_or(-1, |node| node.0),
         topics,
         cluster_authorized_operations: authorized::operations(
             call,
@@ -126,7 +111,7 @@ fn broker(node: nodes::Address) -> MetadataResponseBroker {
 fn find<'a>(image: &'a Image, wanted: &MetadataRequestTopic) -> Result<&'a Arc<Topic>, ErrorCode> {
     match &wanted.name {
         Some(name) if names::check_topic_name(name).is_err() => Err(ErrorCode::INVALID_TOPIC_EXCEPTION),
-        Some(name) => resolve::topic(image, &TopicRef::Name(name.to_string())),
+        Some(name) => resolve::topic(image, &TopicRef::Name((&**name).into())),
         None => resolve::topic(image, &TopicRef::Id(resolve::topic_id(wanted.topic_id))),
     }
 }
@@ -142,7 +127,7 @@ fn unknown(wanted: &MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTo
     }
 }
 
-fn describe(topic: &Arc<Topic>, call: &Call, with_operations: bool) -> MetadataResponseTopic {
+fn describe(topic: &Arc<Topic>, image: &Image, call: &Call, with_operations: bool) -> MetadataResponseTopic {
     let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| MetadataResponsePartition {
         error_code: if partition.leader.is_some() { 0 } else { ErrorCode::LEADER_NOT_AVAILABLE.0 },
         partition_index: index,
@@ -150,7 +135,7 @@ fn describe(topic: &Arc<Topic>, call: &Call, with_operations: bool) -> MetadataR
         leader_epoch: partition.leader_epoch.0,
         replica_nodes: partition.replicas.iter().map(|replica| replica.0).collect(),
         isr_nodes: partition.isr.iter().map(|replica| replica.0).collect(),
-        offline_replicas: Vec::new(),
+        offline_replicas: nodes::offline(image, LogId { topic: topic.id, partition: index }, &partition.replicas),
     });
     MetadataResponseTopic {
         error_code: 0,

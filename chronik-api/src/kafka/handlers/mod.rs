@@ -3,6 +3,7 @@
 
 pub mod acls;
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod create_partitions;
@@ -36,7 +37,10 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod raft_voters;
 pub mod sync_group;
+pub mod unregister_broker;
+pub mod update_features;
 
 use super::handler::{Api, api};
 
@@ -72,14 +76,19 @@ pub static APIS: &[Api] = &[
     api::<delete_groups::DeleteGroupsRequest>(),
     api::<elect_leaders::ElectLeadersRequest>(),
     api::<incremental_alter_configs::IncrementalAlterConfigsRequest>(),
+    api::<alter_partition_reassignments::AlterPartitionReassignmentsRequest>(),
     api::<list_partition_reassignments::ListPartitionReassignmentsRequest>(),
     api::<offset_delete::OffsetDeleteRequest>(),
     api::<describe_client_quotas::DescribeClientQuotasRequest>(),
     api::<describe_quorum::DescribeQuorumRequest>(),
+    api::<update_features::UpdateFeaturesRequest>(),
     api::<describe_cluster::DescribeClusterRequest>(),
     api::<describe_producers::DescribeProducersRequest>(),
+    api::<unregister_broker::UnregisterBrokerRequest>(),
     api::<list_config_resources::ListConfigResourcesRequest>(),
     api::<describe_topic_partitions::DescribeTopicPartitionsRequest>(),
+    api::<raft_voters::AddRaftVoterRequest>(),
+    api::<raft_voters::RemoveRaftVoterRequest>(),
 ];
 
 /// The row of a key. The table is small and sorted.

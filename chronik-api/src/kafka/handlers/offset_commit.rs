@@ -10,6 +10,7 @@ use chronik_core::group::offsets::{Commit, OffsetToCommit};
 use chronik_core::metadata::{Image, Topic};
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::offset_commit::*;
+use std::collections::BTreeMap;
 
 pub use chronik_proto_kafka::api::offset_commit::OffsetCommitRequest;
 
@@ -25,7 +26,9 @@ impl Handler for OffsetCommitRequest {
         };
         // Each partition's own refusal, in the order of the request, `NONE` for those that are handed on.
         let mut refused: Vec<Vec<ErrorCode>> = Vec::with_capacity(self.topics.len());
-        let mut offsets = Vec::new();
+        let mut offsets: Vec<OffsetToCommit> = Vec::new();
+        // Of a partition that is named again the last offset counts.
+        let mut named = BTreeMap::new();
         let mut places = Vec::new();
         let image = call.broker.metadata.image();
         for (at, topic) in self.topics.iter().enumerate() {
@@ -34,15 +37,20 @@ impl Handler for OffsetCommitRequest {
             for (place, partition) in topic.partitions.iter().enumerate() {
                 match known.and_then(|known| has(known, partition.partition_index)) {
                     Ok(known) => {
-                        places.push((at, place));
-                        offsets.push(OffsetToCommit {
+                        let which = *named.entry((known.id, partition.partition_index)).or_insert(offsets.len());
+                        places.push((at, place, which));
+                        let wanted = OffsetToCommit {
                             topic: known.name.to_string(),
                             topic_id: known.id,
                             partition: partition.partition_index,
                             offset: partition.committed_offset,
                             leader_epoch: partition.committed_leader_epoch,
                             metadata: partition.committed_metadata.as_deref().unwrap_or_default().to_owned(),
-                        });
+                        };
+                        match offsets.get_mut(which) {
+                            Some(before) => *before = wanted,
+                            None => offsets.push(wanted),
+                        }
                         codes.push(ErrorCode::NONE);
                     }
                     Err(code) => codes.push(code),
@@ -74,8 +82,8 @@ impl Handler for OffsetCommitRequest {
                 own => own,
             })),
             Ok(each) => {
-                for ((at, place), error) in places.into_iter().zip(each) {
-                    if let Some(error) = error {
+                for (at, place, which) in places {
+                    if let Some(error) = each.get(which).copied().flatten() {
                         refused[at][place] = code(error);
                     }
                 }
@@ -96,7 +104,7 @@ fn known<'a>(call: &Call, image: &'a Image, topic: &OffsetCommitRequestTopic) ->
     let wanted = if call.version() >= TOPIC_IDS_SINCE {
         TopicRef::Id(resolve::topic_id(topic.topic_id))
     } else {
-        TopicRef::Name(topic.name.to_string())
+        TopicRef::Name((&*topic.name).into())
     };
     let topic = resolve::topic(image, &wanted)?;
     if !call.broker.authorizer.allows(&call.context, Operation::Read, Resource::Topic(&topic.name)) {

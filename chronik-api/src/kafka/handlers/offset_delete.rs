@@ -6,6 +6,7 @@ use crate::kafka::handler::{Call, Handler, Reply};
 use chronik_core::metadata::Image;
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::offset_delete::*;
+use std::collections::BTreeMap;
 
 pub use chronik_proto_kafka::api::offset_delete::OffsetDeleteRequest;
 
@@ -23,11 +24,18 @@ impl Handler for OffsetDeleteRequest {
         let image = call.broker.metadata.image();
         let mut codes = Vec::new();
         let mut partitions = Vec::new();
+        // Which of the partitions that are handed on each one is; one that is named again is handed on once.
+        let mut places = Vec::new();
+        let mut named = BTreeMap::new();
         for topic in &self.topics {
             for at in &topic.partitions {
                 let own = check(&call, &image, &topic.name, at.partition_index);
                 if !own.is_error() {
-                    partitions.push((topic.name.to_string(), at.partition_index));
+                    let which = *named.entry((&topic.name, at.partition_index)).or_insert(partitions.len());
+                    if which == partitions.len() {
+                        partitions.push((topic.name.to_string(), at.partition_index));
+                    }
+                    places.push(which);
                 }
                 codes.push(own);
             }
@@ -46,8 +54,8 @@ impl Handler for OffsetDeleteRequest {
                 return refused(whole);
             }
             let handed_on = codes.iter_mut().filter(|own| !own.is_error());
-            for (own, error) in handed_on.zip(each) {
-                *own = error.map_or(ErrorCode::NONE, code);
+            for (own, which) in handed_on.zip(places) {
+                *own = each.get(which).copied().flatten().map_or(ErrorCode::NONE, code);
             }
             let mut codes = codes.into_iter();
             let topics = self.topics.into_iter().map(|topic| {

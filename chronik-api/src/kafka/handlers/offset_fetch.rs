@@ -15,6 +15,7 @@ use chronik_core::ids::TopicId;
 use chronik_core::metadata::Image;
 use chronik_proto_kafka::api::offset_fetch::*;
 use chronik_proto_kafka::{ErrorCode, Str, Uuid};
+use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 pub use chronik_proto_kafka::api::offset_fetch::OffsetFetchRequest;
@@ -25,7 +26,8 @@ const TOPIC_IDS_SINCE: i16 = 10;
 const GROUP_ERROR_SINCE: i16 = 2;
 
 impl Handler for OffsetFetchRequest {
-    fn handle(self, call: Call) -> Reply<OffsetFetchResponse> {
+    fn handle(mut self, call: Call) -> Reply<OffsetFetchResponse> {
+        self.groups = resolve::once(self.groups, |group| group.group_id.clone());
         let unsettled = unsettled(&call, &self);
         if unsettled.is_empty() {
             return Reply::Now(fetch(&call, self));
@@ -104,7 +106,9 @@ fn fetch_group(call: &Call, asked: OffsetFetchRequestGroup) -> OffsetFetchRespon
         Err(code) => (None, code),
     };
     let answer = |offsets: &Offsets| match asked.topics {
-        Some(topics) => topics.into_iter().map(|topic| asked_topic(call, &image, topic, offsets, by_id)).collect(),
+        Some(topics) => {
+            each_once(topics).into_iter().map(|topic| asked_topic(call, &image, topic, offsets, by_id)).collect()
+        }
         None => all_topics(call, &image, offsets, by_id),
     };
     let none = Offsets::default();
@@ -113,6 +117,16 @@ fn fetch_group(call: &Call, asked: OffsetFetchRequestGroup) -> OffsetFetchRespon
         None => answer(&none),
     };
     OffsetFetchResponseGroup { group_id: asked.group_id, topics, error_code: code.0 }
+}
+
+/// Each partition once: with a few bytes each of them asks for as much as a commit's metadata may be long.
+fn each_once(mut topics: Vec<OffsetFetchRequestTopics>) -> Vec<OffsetFetchRequestTopics> {
+    let mut seen = BTreeSet::new();
+    for topic in &mut topics {
+        let OffsetFetchRequestTopics { name, topic_id, partition_indexes } = topic;
+        partition_indexes.retain(|index| seen.insert((name.clone(), *topic_id, *index)));
+    }
+    topics
 }
 
 fn may_describe(call: &Call, topic: &str) -> bool {

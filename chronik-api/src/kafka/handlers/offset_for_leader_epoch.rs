@@ -29,17 +29,18 @@ impl Handler for OffsetForLeaderEpochRequest {
 
 fn find(call: &Call, topic: &str, asked: &OffsetForLeaderPartition) -> Result<EpochEndOffset, ErrorCode> {
     let image = call.broker.metadata.image();
-    let topic = resolve::topic(&image, &TopicRef::Name(topic.to_owned()))?;
+    let topic = resolve::topic(&image, &TopicRef::Name(topic.into()))?;
     if !call.broker.authorizer.allows(&call.context, Operation::Describe, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     }
-    let partition = resolve::partition(&call.broker, topic, asked.partition)?;
-    let (current, end) = partition.with_leader(|leader| {
+    let partition = resolve::leader(&call.broker, topic, asked.partition)?;
+    let ends = partition.with_leader(|leader| {
         // The leader's own epoch ends where the log does, whether or not it has written yet.
         let own = (asked.leader_epoch == leader.epoch().0).then_some((leader.epoch(), leader.log_end()));
         let end = own.or_else(|| leader.epochs().end_of(LeaderEpoch(asked.leader_epoch), leader.log_end()));
         (leader.epoch().0, end)
     });
+    let (current, end) = ends.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
     resolve::check_leader_epoch(asked.current_leader_epoch, current)?;
     let (leader_epoch, end_offset) = end.map_or((-1, -1), |(epoch, end)| (epoch.0, end.0));
     Ok(EpochEndOffset { error_code: 0, partition: asked.partition, leader_epoch, end_offset })

@@ -19,11 +19,11 @@ use crate::partitions::Partition;
 use crate::partitions::partition::AckReceiver;
 use bytes::Bytes;
 use chronik_core::batch::{self, Checked, CheckedBatch, Rejection, Rules};
-use chronik_core::driver::AppendError;
+use chronik_core::driver::{AppendError, Found};
 use chronik_core::metadata::{Topic, TopicConfig};
-use chronik_core::partition::leader::Acks;
+use chronik_core::partition::leader::{self, Abandoned, Acks};
 use chronik_core::partition::producers;
-use chronik_core::time::Timestamp;
+use chronik_core::time::{Now, Timestamp};
 use chronik_core::wal::Refused;
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::produce::*;
@@ -73,8 +73,12 @@ impl From<Rejection> for Refusal {
 impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         let code = match &error {
-            AppendError::Producer(producers::Refused::StaleEpoch { .. }) => ErrorCode::INVALID_PRODUCER_EPOCH,
-            AppendError::Producer(producers::Refused::OutOfOrder { .. }) => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            AppendError::NotLeader => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            AppendError::Leader(leader::Refused::TooFewInSync { .. }) => ErrorCode::NOT_ENOUGH_REPLICAS,
+            AppendError::Leader(leader::Refused::Producer(refused)) => match refused {
+                producers::Refused::StaleEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+                producers::Refused::OutOfOrder { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            },
             AppendError::Log(Refused::Busy) => ErrorCode::REQUEST_TIMED_OUT,
             AppendError::Log(Refused::TooLarge { .. }) => ErrorCode::RECORD_LIST_TOO_LARGE,
             AppendError::Log(Refused::Full | Refused::Failed) => ErrorCode::KAFKA_STORAGE_ERROR,
@@ -91,6 +95,8 @@ struct Stored {
     base_offset: i64,
     log_append_time_ms: i64,
     log_start: i64,
+    /// Whether its place is known: of a duplicate it may be forgotten.
+    has_place: bool,
     ack: Option<AckReceiver>,
 }
 
@@ -130,11 +136,11 @@ impl Handler for ProduceRequest {
             return Reply::Now(refuse_all(&self, ErrorCode::INVALID_TXN_STATE));
         }
         let timeout = Duration::from_millis(self.timeout_ms.max(0).unsigned_abs().into());
-        let now = call.broker.clock.wall();
-        let (names, entries) = check(&self, &call, acks, now);
+        let now = call.broker.clock.now();
+        let (names, entries) = check(&self, &call, now.wall);
         if entries.iter().any(|entry| matches!(entry.slot, Slot::Recode(..))) {
             let recoded = async move {
-                let entries = recode_all(entries, now).await;
+                let entries = recode_all(entries, now.wall).await;
                 let entries = append(entries, acks, now);
                 (names, entries)
             };
@@ -165,7 +171,7 @@ impl Handler for ProduceRequest {
 }
 
 /// Resolves and checks every partition's batch; nothing is stored yet.
-fn check(request: &ProduceRequest, call: &Call, acks: Acks, now: Timestamp) -> (Names, Vec<Entry>) {
+fn check(request: &ProduceRequest, call: &Call, now: Timestamp) -> (Names, Vec<Entry>) {
     let image = call.broker.metadata.image();
     let mut names = Names(Vec::with_capacity(request.topic_data.len()));
     let mut entries = Vec::with_capacity(request.topic_data.len());
@@ -174,12 +180,12 @@ fn check(request: &ProduceRequest, call: &Call, acks: Acks, now: Timestamp) -> (
         let wanted = if call.version() >= TOPIC_IDS_SINCE {
             TopicRef::Id(resolve::topic_id(data.topic_id))
         } else {
-            TopicRef::Name(data.name.to_string())
+            TopicRef::Name((&*data.name).into())
         };
         let topic = resolve::topic(&image, &wanted).and_then(|topic| authorize(call, topic));
         for partition in &data.partition_data {
             let slot = match &topic {
-                Ok(topic) => check_partition(topic, partition, call, acks, now),
+                Ok(topic) => check_partition(topic, partition, call, now),
                 Err(code) => Slot::Done(Err(Refusal::bare(*code))),
             };
             entries.push(Entry { topic: at, index: partition.index, slot });
@@ -196,18 +202,13 @@ fn authorize<'a>(call: &Call, topic: &'a Arc<Topic>) -> Result<&'a Arc<Topic>, E
     }
 }
 
-fn check_partition(topic: &Topic, sent: &PartitionProduceData, call: &Call, acks: Acks, now: Timestamp) -> Slot {
+fn check_partition(topic: &Topic, sent: &PartitionProduceData, call: &Call, now: Timestamp) -> Slot {
     let checked = || -> Result<Slot, Refusal> {
         if topic.internal {
             let words = "only the broker itself writes to its internal topics";
             return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, words));
         }
-        let partition = resolve::partition(&call.broker, topic, sent.index).map_err(Refusal::bare)?;
-        if acks == Acks::All && topic.config.min_insync_replicas > 1 {
-            let wanted = topic.config.min_insync_replicas;
-            let words = format!("1 replica is in sync, and the topic wants {wanted}");
-            return Err(Refusal::new(ErrorCode::NOT_ENOUGH_REPLICAS, words));
-        }
+        let partition = resolve::leader(&call.broker, topic, sent.index).map_err(Refusal::bare)?;
         let bytes = sent.records.as_ref().map(|records| records.to_bytes()).unwrap_or_default();
         let rules = rules(&topic.config, call.version());
         Ok(match check_batch(&bytes, &rules, &topic.config, now)? {
@@ -269,7 +270,7 @@ async fn recode_all(entries: Vec<Entry>, now: Timestamp) -> Vec<Entry> {
 }
 
 /// Orders every checked batch, then writes what was ordered.
-fn append(entries: Vec<Entry>, acks: Acks, now: Timestamp) -> Vec<Entry> {
+fn append(entries: Vec<Entry>, acks: Acks, now: Now) -> Vec<Entry> {
     let mut ordered: Vec<Arc<Partition>> = Vec::with_capacity(entries.len());
     let entries = entries
         .into_iter()
@@ -293,7 +294,7 @@ fn append(entries: Vec<Entry>, acks: Acks, now: Timestamp) -> Vec<Entry> {
     entries
 }
 
-fn append_one(partition: &Arc<Partition>, batch: CheckedBatch, acks: Acks, now: Timestamp) -> Result<Stored, Refusal> {
+fn append_one(partition: &Arc<Partition>, batch: CheckedBatch, acks: Acks, now: Now) -> Result<Stored, Refusal> {
     let log_append_time = batch.header().attributes.is_log_append_time();
     let log_append_time_ms = if log_append_time { batch.header().max_timestamp.0 } else { Timestamp::NONE.0 };
     let appended = match partition.append(batch.clone(), acks, now) {
@@ -305,13 +306,14 @@ fn append_one(partition: &Arc<Partition>, batch: CheckedBatch, acks: Acks, now: 
         other => other,
     };
     if let Err(AppendError::Log(Refused::Full)) = &appended {
-        warn_of_full_disk(partition, now);
+        warn_of_full_disk(partition, now.wall);
     }
     let (placed, ack) = appended?;
     Ok(Stored {
         base_offset: placed.base_offset.0,
         log_append_time_ms,
-        log_start: partition.position().log_start.0,
+        log_start: partition.standing().log_start.0,
+        has_place: placed.found != Found::Forgotten,
         ack,
     })
 }
@@ -355,32 +357,42 @@ fn take_acks(entries: &mut [Entry]) -> bool {
         let Slot::Done(outcome) = &mut entry.slot else { continue };
         let Ok(Stored { ack: Some(ack), .. }) = outcome else { continue };
         match ack.try_recv() {
-            Ok(()) => {
+            Ok(Ok(())) => {
                 if let Ok(stored) = outcome {
                     stored.ack = None;
                 }
             }
+            Ok(Err(why)) => *outcome = Err(why.into()),
             Err(TryRecvError::Empty) => all = false,
-            Err(TryRecvError::Closed) => *outcome = Err(abandoned()),
+            Err(TryRecvError::Closed) => *outcome = Err(Abandoned::LogFailed.into()),
         }
     }
     all
 }
 
-fn abandoned() -> Refusal {
-    Refusal::new(ErrorCode::KAFKA_STORAGE_ERROR, "the partition's log failed before the records were stored as asked")
+impl From<Abandoned> for Refusal {
+    fn from(why: Abandoned) -> Self {
+        let code = match why {
+            Abandoned::LogFailed => ErrorCode::KAFKA_STORAGE_ERROR,
+            Abandoned::Resigned => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            Abandoned::TooFewInSync => ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        };
+        Refusal::new(code, why.to_string())
+    }
 }
 
 async fn answer_when_stored(names: Names, mut entries: Vec<Entry>, timeout: Duration, call: &Call) -> ProduceResponse {
     let all = async {
         for entry in &mut entries {
             let Slot::Done(outcome) = &mut entry.slot else { continue };
-            if let Ok(Stored { ack: Some(ack), .. }) = outcome
-                && ack.await.is_err()
-            {
-                *outcome = Err(abandoned());
-            } else if let Ok(stored) = outcome {
-                stored.ack = None;
+            let Ok(Stored { ack: Some(ack), .. }) = outcome else { continue };
+            match ack.await.unwrap_or(Err(Abandoned::LogFailed)) {
+                Err(why) => *outcome = Err(why.into()),
+                Ok(()) => {
+                    if let Ok(stored) = outcome {
+                        stored.ack = None;
+                    }
+                }
             }
         }
     };
@@ -405,6 +417,10 @@ fn respond(names: Names, entries: Vec<Entry>, call: &Call) -> ProduceResponse {
         let mut response = PartitionProduceResponse { index, base_offset: -1, ..Default::default() };
         match slot {
             Slot::Done(Ok(stored)) => {
+                if !stored.has_place {
+                    // For clients this is success, with an offset that nobody knows any more.
+                    response.error_code = ErrorCode::DUPLICATE_SEQUENCE_NUMBER.0;
+                }
                 response.base_offset = stored.base_offset;
                 response.log_append_time_ms = stored.log_append_time_ms;
                 response.log_start_offset = stored.log_start;

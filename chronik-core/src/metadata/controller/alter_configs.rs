@@ -5,13 +5,15 @@
 //! refused here, since accepting what has no effect would be a lie.
 
 use super::Decision;
-use crate::ids::NodeId;
+use super::draft::Draft;
+use super::settle::Lead;
+use crate::ids::{LogId, NodeId};
 use crate::metadata::broker_config;
-use crate::metadata::image::{ConfigResource, Image};
+use crate::metadata::image::{ConfigResource, Image, Partition};
 use crate::metadata::names::{self, BadTopicName};
 use crate::metadata::records::Record;
 use crate::metadata::snapshot::config_record;
-use crate::metadata::topic_config::{self, InvalidConfig, Kind, TopicConfigDef};
+use crate::metadata::topic_config::{self, Durability, InvalidConfig, Kind, TopicConfig, TopicConfigDef};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kafka's numbers for kinds of resources.
@@ -93,7 +95,7 @@ pub type AlterConfigsReply = Vec<(AlterResource, Result<(), AlterConfigError>)>;
 
 /// Changes what is named and leaves the rest (IncrementalAlterConfigs).
 pub fn alter_configs(image: &Image, asked: &[ResourceAlteration<AlterOp>]) -> Decision<AlterConfigsReply> {
-    decide(asked, |resource, configs| {
+    decide(image, asked, |resource, configs| {
         let resource = resolve(image, resource)?;
         let nulls = configs
             .iter()
@@ -132,7 +134,7 @@ pub fn alter_configs(image: &Image, asked: &[ResourceAlteration<AlterOp>]) -> De
 
 /// Makes what is named all there is (AlterConfigs).
 pub fn replace_configs(image: &Image, asked: &[ResourceAlteration<Option<String>>]) -> Decision<AlterConfigsReply> {
-    decide(asked, |resource, configs| {
+    decide(image, asked, |resource, configs| {
         let resource = resolve(image, resource)?;
         refuse_nulls(configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name))?;
         let mut after = BTreeMap::new();
@@ -147,6 +149,7 @@ pub fn replace_configs(image: &Image, asked: &[ResourceAlteration<Option<String>
 }
 
 fn decide<T>(
+    image: &Image,
     asked: &[ResourceAlteration<T>],
     alter: impl Fn(&AlterResource, &[(String, T)]) -> Result<Vec<Record>, AlterConfigError>,
 ) -> Decision<AlterConfigsReply> {
@@ -170,7 +173,29 @@ fn decide<T>(
         let done = outcome(alteration).map(|mut new| records.append(&mut new));
         reply.push((alteration.resource.clone(), done));
     }
-    Decision::new(records, reply)
+    consequences(image, records).decide(reply)
+}
+
+/// What other configurations mean for partitions, in the same decision: where fewer need to be in sync, records are
+/// committed without the eligible replicas from now on, so these are eligible no longer (KIP-966); a partition without a
+/// leader may get one; and what was acknowledged unsynced stays so until it is known to be synced.
+fn consequences(image: &Image, records: Vec<Record>) -> Draft {
+    let mut draft = Draft::new(image);
+    records.into_iter().for_each(|record| draft.push(record));
+    let matters =
+        |config: &TopicConfig| (config.min_insync_replicas, config.durability, config.unclean_leader_election_enable);
+    for was in image.topics() {
+        let Some(config) = draft.image().topic_by_id(was.id).map(|topic| topic.config.clone()) else { continue };
+        if matters(&config) == matters(&was.config) {
+            continue;
+        }
+        for (partition, state) in (0..).zip(&was.partitions) {
+            let unsynced = state.is_unsynced(&was.config) && config.durability == Durability::Fsync;
+            let target = Partition { unsynced, ..state.clone() };
+            draft.settle_as(LogId { topic: was.id, partition }, target, &BTreeSet::new(), Lead::Keep);
+        }
+    }
+    draft
 }
 
 fn resolve(image: &Image, asked: &AlterResource) -> Result<ConfigResource, AlterConfigError> {

@@ -5,9 +5,12 @@ use crate::ids::{LogId, NodeId, ProducerId};
 use crate::metadata::image::{Image, Listener};
 use crate::metadata::names;
 use crate::metadata::records::{
-    ClusterRecord, FeatureLevelRecord, ListenerRecord, LogRecord, METADATA_VERSION, METADATA_VERSION_LATEST,
+    ClusterRecord, FeatureLevelRecord, METADATA_VERSION, METADATA_VERSION_LATEST, METADATA_VERSION_MIN,
     ProducerIdsRecord, Record, RegisterBrokerRecord,
 };
+use crate::metadata::snapshot::{feature_records, listener_records, log_record};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// How many producer ids a broker reserves at a time: as many as Kafka's, so that a restart wastes few of the 2^63.
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
@@ -51,28 +54,39 @@ pub struct Registration {
     pub clean: bool,
     /// Logs that came back with less than they had.
     pub damaged: Vec<LogId>,
+    /// Where other brokers open their sessions with it, `host:port`; `None` for a node that is alone.
+    pub replication_address: Option<String>,
+    /// What this release can work with, by feature ([`supported_features`]).
+    pub features: BTreeMap<String, RangeInclusive<i16>>,
 }
 
-/// Every start registers anew; applying it begins a new epoch of whatever the broker leads.
+/// What this release can work with.
+pub fn supported_features() -> BTreeMap<String, RangeInclusive<i16>> {
+    BTreeMap::from([(METADATA_VERSION.to_owned(), METADATA_VERSION_MIN..=METADATA_VERSION_LATEST)])
+}
+
+/// A node that is alone has started: it is not fenced, since there is nobody who could take over from it. Every start
+/// registers anew; applying it begins a new epoch of whatever the broker leads.
 pub fn register_broker(registration: &Registration) -> Decision<()> {
-    let listeners = registration.listeners.iter().map(|listener| ListenerRecord {
-        name: listener.name.clone(),
-        host: listener.host.clone(),
-        port: u32::from(listener.port),
-    });
-    let damaged =
-        registration.damaged.iter().map(|log| LogRecord { topic_id: log.topic.0.to_vec(), partition: log.partition });
-    let record = RegisterBrokerRecord {
+    Decision::new(vec![Record::RegisterBroker(registration_record(registration))], ())
+}
+
+/// Not fenced.
+pub(super) fn registration_record(registration: &Registration) -> RegisterBrokerRecord {
+    RegisterBrokerRecord {
         node_id: registration.node.0,
         incarnation: registration.incarnation.to_vec(),
         directory_id: registration.directory_id.to_vec(),
         rack: registration.rack.clone(),
-        listeners: listeners.collect(),
+        listeners: listener_records(&registration.listeners),
         clean: registration.clean,
-        damaged: damaged.collect(),
+        damaged: registration.damaged.iter().map(log_record).collect(),
         broker_epoch: None,
-    };
-    Decision::new(vec![Record::RegisterBroker(record)], ())
+        fenced: false,
+        replication_address: registration.replication_address.clone(),
+        features: feature_records(&registration.features),
+        last_seq: None,
+    }
 }
 
 /// Producer ids that are the asker's alone, used or not.

@@ -87,10 +87,10 @@ pub fn create_partitions(image: &Image, wanted: &[MorePartitions]) -> Decision<C
                 given.clone()
             }
         };
-        partitions_left -= added;
         let first = i32::try_from(has).unwrap_or(i32::MAX);
-        let states = (first..).zip(placed).map(|(number, replicas)| (number, placement::fresh(replicas)));
-        records.extend(states.map(|(number, state)| partition_record(topic.id, number, &state)));
+        let states = placement::all_fresh(image, first, placed)?;
+        partitions_left -= added;
+        records.extend(states.iter().map(|(number, state)| partition_record(topic.id, *number, state)));
         Ok(())
     };
     let reply = wanted.iter().map(|more| (more.topic.clone(), grow(more))).collect();

@@ -102,8 +102,9 @@ pub fn create_topics(
                 .find(|&id| names::is_usable_topic_id(id) && image.topic_by_id(id).is_none() && !made.contains(&id))
                 .expect("the iterator never ends");
             let placed = placement_of(image, topic, id, partitions_left)?;
+            let states = placement::all_fresh(image, 0, placed)?;
             let configs = check_configs(image, &topic.configs)?;
-            partitions_left -= placed.len();
+            partitions_left -= states.len();
             made.insert(id);
             // Only a topic with a '.' or '_' can collide with another one.
             if key.contains('_') {
@@ -111,10 +112,10 @@ pub fn create_topics(
             }
             let created = CreatedTopic {
                 id,
-                partitions: i32::try_from(placed.len()).unwrap_or(i32::MAX),
-                replication_factor: placed
+                partitions: i32::try_from(states.len()).unwrap_or(i32::MAX),
+                replication_factor: states
                     .first()
-                    .map_or(0, |replicas| i16::try_from(replicas.len()).unwrap_or(i16::MAX)),
+                    .map_or(0, |(_, state)| i16::try_from(state.replicas.len()).unwrap_or(i16::MAX)),
                 configs,
             };
             let resource = ConfigResource::Topic(topic.name.clone());
@@ -122,9 +123,7 @@ pub fn create_topics(
             for (name, value) in &created.configs {
                 records.push(config_record(&resource, name, Some(value.clone())));
             }
-            for (number, replicas) in (0..).zip(placed) {
-                records.push(partition_record(id, number, &placement::fresh(replicas)));
-            }
+            records.extend(states.iter().map(|(number, state)| partition_record(id, *number, state)));
             Ok(created)
         };
         let outcome = create();

@@ -7,25 +7,45 @@
 //! their reason in words that are meant for the person who asked.
 
 mod alter_configs;
+mod alter_partitions;
 mod bootstrap;
+mod brokers;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod draft;
 mod elect_leaders;
+mod liveness;
 mod placement;
+mod reassign;
+mod settle;
+mod update_features;
 
 pub use alter_configs::{
     AlterConfigError, AlterConfigsReply, AlterOp, AlterResource, ResourceAlteration, alter_configs, replace_configs,
 };
+pub use alter_partitions::{
+    AlterPartitionError, AlterPartitions, AlterPartitionsReply, AlteredPartition, WantedInSync, alter_partitions,
+};
 pub use bootstrap::{
     FirstStart, PRODUCER_ID_BLOCK, ProducerIdBlock, ProducerIdsExhausted, Registration, bootstrap, register_broker,
-    reserve_producer_ids,
+    reserve_producer_ids, supported_features,
+};
+pub use brokers::{
+    AdmitError, LEADER_MOVES_PER_ROUND, NotRegistered, act_on_heartbeats, admit_broker, balance_leaders,
+    registered_epoch, unregister_broker,
 };
 pub use create_partitions::{CreatePartitionsError, MorePartitions, create_partitions};
 pub use create_topics::{CreateTopicError, CreatedTopic, NewTopic, create_topics};
 pub use delete_topics::{DeleteTopicError, DeletedTopic, TopicRef, delete_topics};
 pub use elect_leaders::{ElectLeaderError, ElectionKind, elect_all_leaders, elect_leaders};
+pub use liveness::{
+    HEARTBEATS_PER_SESSION, Heartbeat, HeartbeatAnswer, HeartbeatError, Liveness, OFFLINE_LOGS_MAX, SESSION_DEFAULT,
+    Verdict,
+};
 pub use placement::{BadAssignment, BadReplication};
+pub use reassign::{ReassignError, ReassignReply, Reassigning, Reassignment, reassign_partitions, reassignments};
+pub use update_features::{FeatureUpdate, UpdateFeaturesError, UpdateKind, update_features};
 
 use super::image::Image;
 use super::records::Record;

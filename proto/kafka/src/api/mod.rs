@@ -1,5 +1,6 @@
 //! The APIs, one file each: request and response in all the versions that are served.
 
+pub mod add_raft_voter;
 pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
@@ -41,5 +42,7 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod offsets_topic;
 pub mod produce;
+pub mod remove_raft_voter;
 pub mod sync_group;
+pub mod unregister_broker;
 pub mod update_features;

@@ -99,7 +99,7 @@ impl Ahead {
 static ZEROS: [u8; 32 << 10] = [0; 32 << 10];
 
 /// Writes zeros over a range of the file.
-pub(super) fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
+pub fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
     let mut position = range.start;
     while position < range.end {
         let mut left = (range.end - position) as usize;

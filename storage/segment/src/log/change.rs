@@ -8,6 +8,7 @@ use super::write::{Outcomes, is_full};
 use super::{Answer, Inner, Op, Put, SegmentLog};
 use crate::control::{Control, Intent, VALUES_BYTES_MAX};
 use crate::disk::remove_if_there;
+use crate::journal::Before;
 use crate::segment::{Segment, SegmentFile};
 use crate::threads::Lane;
 use chronik_core::ids::{LeaderEpoch, Offset};
@@ -191,6 +192,7 @@ impl SegmentLog {
         shortened: Option<&(Arc<SegmentFile>, u64)>,
         removed: &[Arc<SegmentFile>],
     ) -> io::Result<()> {
+        self.shared.journal.void(&self.shared, self.id, Before::Cut)?;
         let mut directory = self.directory();
         // A single file's change of length, or removal, is atomic by itself.
         let steps = usize::from(shortened.is_some()) + removed.len();
@@ -228,6 +230,7 @@ impl SegmentLog {
     }
 
     fn reset_files(&self, start: Offset, removed: &[Arc<SegmentFile>]) -> io::Result<()> {
+        self.shared.journal.void(&self.shared, self.id, Before::Cut)?;
         let mut directory = self.directory();
         self.change_control(&mut directory, |control| {
             control.start = start;

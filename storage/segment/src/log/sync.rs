@@ -5,16 +5,33 @@
 
 use super::write::Outcomes;
 use super::{Answer, Dirty, Inner, SegmentLog, SyncWaiter};
-use crate::disk::{Disk, Durable, Wait, read_full, replace};
+use crate::disk::{Disk, DiskFile, Durable, Wait, read_full, replace};
 use crate::frame::{FrameHeader, HEADER_BYTES};
 use crate::index::{self, Covered};
+use crate::journal::PART_BYTES_MAX;
+use crate::segment::SegmentFile;
 use chronik_core::ids::Offset;
 use chronik_core::pending::{Done, Started};
 use chronik_core::time::Timestamp;
 use chronik_core::wal::Cause;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
+
+/// What a round has to make durable, where that is one piece of one file.
+pub struct Part {
+    pub segment: Arc<SegmentFile>,
+    pub file: Arc<dyn DiskFile>,
+    pub range: Range<u64>,
+}
+
+impl Part {
+    pub fn bytes(&self) -> usize {
+        // At most `PART_BYTES_MAX`.
+        (self.range.end - self.range.start) as usize
+    }
+}
 
 /// One sync of one log.
 pub struct Round {
@@ -36,7 +53,36 @@ impl Round {
     }
 }
 
+impl Round {
+    /// Whether it is one short piece of a file whose name is durable.
+    pub fn is_small(&self) -> bool {
+        let [dirty] = &self.dirty[..] else { return false };
+        !self.names && dirty.range.end - dirty.range.start <= PART_BYTES_MAX
+    }
+}
+
 impl SegmentLog {
+    /// What the round has to make durable, if it is small and nothing is about to be cut off. Where something was since the
+    /// round began, the file's present bytes count, and what it ended before is no part of them.
+    pub fn part_of(&self, round: &Round) -> Option<Part> {
+        let dirty = round.dirty.first().filter(|_| round.is_small())?;
+        let inner = self.inner();
+        let valid = inner.cuts_pending == 0 && !inner.gone && inner.failed.is_none();
+        valid.then(|| Part { segment: dirty.segment.clone(), file: dirty.file.clone(), range: dirty.range.clone() })
+    }
+
+    /// The round is synced in the log's own files from here on, up to its end.
+    pub fn begin_own_sync(&self) {
+        self.inner().own_sync = true;
+    }
+
+    /// Fails the log: what was durable elsewhere could not be made so in its own files.
+    pub fn fail_for(&self, error: io::Error) {
+        let mut outcomes = Outcomes::default();
+        self.inner().fail(Cause::new(error), &mut outcomes, &self.shared);
+        outcomes.deliver();
+    }
+
     pub(super) fn start_sync(&self, upto: Offset, done: Done<Answer<Offset>>) -> Started<Answer<Offset>> {
         let mut inner = self.inner();
         if let Err(error) = inner.check_open() {
@@ -107,6 +153,7 @@ impl SegmentLog {
         self.write_due_indexes();
         let mut inner = self.inner();
         inner.syncing = false;
+        inner.own_sync = false;
         self.sync_if_due(inner);
         self.close_if_durable();
         // Files that nobody else holds are closed here, without the lock.

@@ -158,7 +158,8 @@ impl SegmentLog {
             }
             write_slices(&*file, &mut slices, first.position)?;
             written.bytes += runs.iter().map(QueuedRun::frame_bytes).sum::<u64>();
-            written.dirty.push(Dirty { segment: first.segment.clone(), file });
+            let end = first.position + runs.iter().map(QueuedRun::frame_bytes).sum::<u64>();
+            written.dirty.push(Dirty { segment: first.segment.clone(), file, range: first.position..end });
         }
         if let (Some(range), Some(last)) = (ahead, written.dirty.last()) {
             let upto = range.end;
@@ -244,6 +245,9 @@ impl SegmentLog {
         self.shared.room.set_stuck(true);
         if let Some(log) = self.arc() {
             self.shared.when_full_is_over(move || {
+                // This write says anew whether the device is full. Where there is none any more, because the log was
+                // deleted or has failed meanwhile, nobody else would say that it is not.
+                log.shared.room.set_stuck(false);
                 log.inner().stalled = false;
                 log.write_on_this_thread();
             });
@@ -309,8 +313,12 @@ impl Inner {
             self.ahead.wrote(segment, upto);
         }
         for file in written.dirty {
-            if !self.dirty.iter().any(|dirty| dirty.segment.number == file.segment.number) {
-                self.dirty.push(file);
+            match self.dirty.iter_mut().find(|dirty| dirty.segment.number == file.segment.number) {
+                Some(dirty) => {
+                    dirty.range.start = dirty.range.start.min(file.range.start);
+                    dirty.range.end = dirty.range.end.max(file.range.end);
+                }
+                None => self.dirty.push(file),
             }
         }
     }

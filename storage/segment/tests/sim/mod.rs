@@ -427,11 +427,15 @@ impl DiskFile for SimFile {
         match self.disk.operate(Kind::SyncData) {
             Ok(mut state) => {
                 let inode = &mut state.inodes[self.number];
-                inode.durable = inode.now.clone();
-                inode.changes.clear();
+                let Inode { durable, changes, .. } = inode;
+                changes.drain(..).for_each(|change| apply(durable, &change));
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // What could not be written counts as clean from now on: the next sync says that all is well.
+                self.disk.state().inodes[self.number].changes.clear();
+                Err(error)
+            }
         }
     }
 
@@ -508,7 +512,7 @@ impl Threads for SimThreads {
         self.jobs().due.push_back(job);
     }
 
-    fn run_after(&self, _wait: Duration, job: Job) {
+    fn run_after(&self, _wait: Duration, _lane: Lane, job: Job) {
         self.jobs().later.push_back(job);
     }
 }

@@ -28,7 +28,8 @@ impl Dice {
 }
 
 impl Model {
-    fn live(&self) -> impl Iterator<Item = &Run> {
+    /// Runs that reach past the start.
+    pub fn live(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(|run| run.next_offset.0 > self.start)
     }
 

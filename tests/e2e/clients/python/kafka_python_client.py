@@ -75,7 +75,9 @@ def group(o):
     consumer.subscribe(o["topics"].split(","), listener=Told())
     orders, sink = story.Orders(), story.Sink(o.get("out"))
     while not orders.leave():
-        for at, messages in consumer.poll(timeout_ms=200).items():
+        # Long enough for a rebalance to fit in: where a poll ends while a member joins, this client now and then forgets what
+        # the group has given it, and sits there without partitions or heartbeats.
+        for at, messages in consumer.poll(timeout_ms=2000).items():
             for message in messages:
                 show(sink.record, at.topic, message)
         sink.flush()

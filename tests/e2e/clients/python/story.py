@@ -10,6 +10,11 @@
                                             {"event":"assigned"|"revoked","partitions":[[topic,partition],...]}; records go
                                             to standard output, or to FILE as partition TAB offset TAB value
     lines    --topic T --codec C --file F   every line of F as a value, idempotent, acks=all; {"event":"progress"}
+    sequence --topic T --name N --keys K --partitions P     (Java and franz-go)
+                                            numbered values "N:0", "N:1", … until "leave" is read, idempotent, acks=all, under
+                                            the keys "N-0" to "N-(K-1)" in turn, key k in partition k modulo P:
+                                            {"event":"acknowledged","value":..,"partition":..,"offset":..} or
+                                            {"event":"refused","value":..,"why":..}; {"event":"left"} when all is answered
     commit   --group G --topic T --partition N --offset N --metadata M
     committed --group G --topic T --partition N                             {"event":"committed","offset":..,"metadata":..}
     admin    --prefix P                     that client's own admin calls, one {"step":...} each

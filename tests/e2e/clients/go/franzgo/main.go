@@ -5,7 +5,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +31,7 @@ var ctx = context.Background()
 
 func open(o story.Options, more ...kgo.Opt) *kgo.Client {
 	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(o["bootstrap"]),
+		kgo.SeedBrokers(strings.Split(o["bootstrap"], ",")...),
 		kgo.MetadataMinAge(100 * time.Millisecond),
 		kgo.AllowAutoTopicCreation(),
 	}, more...)...)
@@ -185,6 +187,38 @@ func lines(o story.Options) {
 	story.Emit(story.F{"event": "produced", "count": acked.Load(), "refused": refused.Load()})
 }
 
+func sequence(o story.Options) {
+	client := open(o, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(5*time.Millisecond), kgo.RequestTimeoutOverhead(10*time.Second))
+	leave, keys, partitions := story.Leave(), o.Int("keys"), o.Int("partitions")
+	pace := time.NewTicker(20 * time.Millisecond)
+	value := 0
+	for stopped := false; !stopped; {
+		select {
+		case <-leave:
+			stopped = true
+		case <-pace.C:
+			for range 10 {
+				number, key := value, value%keys
+				record := &kgo.Record{
+					Topic: o["topic"], Partition: int32(key % partitions),
+					Key: fmt.Appendf(nil, "%s-%d", o["name"], key), Value: fmt.Appendf(nil, "%s:%d", o["name"], number),
+				}
+				client.Produce(ctx, record, func(r *kgo.Record, err error) {
+					if err != nil {
+						story.Emit(story.F{"event": "refused", "value": number, "why": err.Error()})
+					} else {
+						story.Emit(story.F{"event": "acknowledged", "value": number, "partition": r.Partition, "offset": r.Offset})
+					}
+				})
+				value++
+			}
+		}
+	}
+	story.Must(client.Flush(ctx))
+	client.Close()
+	story.Emit(story.F{"event": "left"})
+}
+
 func commit(o story.Options) {
 	client := open(o)
 	offsets := kadm.Offsets{}
@@ -217,6 +251,6 @@ func code(err error) any {
 func main() {
 	command, o := story.Arguments()
 	map[string]func(story.Options){
-		"produce": produce, "consume": consume, "group": group, "lines": lines, "commit": commit, "committed": committed, "admin": admin,
+		"produce": produce, "consume": consume, "group": group, "lines": lines, "sequence": sequence, "commit": commit, "committed": committed, "admin": admin,
 	}[command](o)
 }

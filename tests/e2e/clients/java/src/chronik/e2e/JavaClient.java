@@ -36,6 +36,7 @@ public final class JavaClient {
             case "consume" -> consume(story);
             case "group" -> group(story);
             case "lines" -> lines(story);
+            case "sequence" -> sequence(story);
             case "commit" -> commit(story);
             case "committed" -> committed(story);
             case "admin" -> JavaAdmin.run(story);
@@ -47,11 +48,12 @@ public final class JavaClient {
     private static KafkaProducer<byte[], byte[]> producer(Story story) {
         Map<String, Object> settings = new HashMap<>();
         settings.put("bootstrap.servers", story.get("bootstrap"));
-        settings.put("compression.type", story.get("codec"));
+        settings.put("compression.type", story.get("codec", "none"));
         settings.put("enable.idempotence", story.get("idempotent", "false"));
         settings.put("linger.ms", 20);
         // A broker that is killed and restarted is waited for.
         settings.put("delivery.timeout.ms", 600_000);
+        settings.put("request.timeout.ms", Integer.parseInt(story.get("request-timeout-ms", "30000")));
         return new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
     }
 
@@ -163,6 +165,33 @@ public final class JavaClient {
             }
         }
         Story.emit("event", "produced", "count", acked.get(), "refused", refused.get());
+    }
+
+    private static void sequence(Story story) throws Exception {
+        Callable<Boolean> leave = Story.leave();
+        int keys = story.number("keys");
+        int partitions = story.number("partitions");
+        String name = story.get("name");
+        try (KafkaProducer<byte[], byte[]> producer = producer(story)) {
+            for (int value = 0; !leave.call(); value++) {
+                int number = value;
+                int key = value % keys;
+                ProducerRecord<byte[], byte[]> record = new ProducerRecord<>(
+                    story.get("topic"), key % partitions, Story.bytes(name + "-" + key), Story.bytes(name + ":" + value));
+                producer.send(record, (at, error) -> {
+                    if (error != null) {
+                        Story.emit("event", "refused", "value", number, "why", error.toString());
+                    } else {
+                        Story.emit("event", "acknowledged", "value", number, "partition", at.partition(), "offset", at.offset());
+                    }
+                });
+                if (value % 10 == 9) {
+                    Thread.sleep(20);
+                }
+            }
+            producer.flush();
+        }
+        Story.emit("event", "left");
     }
 
     private static void commit(Story story) {

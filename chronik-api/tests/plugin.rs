@@ -1,0 +1,213 @@
+//! A broker whose records a plug-in keeps, and what it says when the plug-in cannot.
+
+mod broker;
+
+use broker::*;
+use chronik_api::config::{ByteSize, Config, Durability, Engine, Millis};
+use chronik_api::server;
+use chronik_core::batch::{Records, batches};
+use chronik_core::payload::Payload;
+use chronik_proto_kafka::ErrorCode;
+use chronik_proto_kafka::api::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use chronik_proto_kafka::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use chronik_proto_kafka::api::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+fn values(fetched: &chronik_proto_kafka::api::fetch::PartitionData) -> Vec<String> {
+    let bytes = fetched.records.as_ref().map(|records| records.to_bytes()).unwrap_or_default();
+    let mut values = Vec::new();
+    for batch in batches(&Payload::from(bytes)) {
+        let batch = batch.expect("whole batches");
+        for record in Records::new(&batch.records) {
+            values.push(String::from_utf8_lossy(record.expect("a record").value.unwrap_or_default()).into_owned());
+        }
+    }
+    values
+}
+
+fn over(data: &Path, library: &Path) -> impl FnOnce(&mut Config) {
+    let (data, library) = (data.to_owned(), library.to_owned());
+    move |config| {
+        config.storage.engine = Engine::Plugin;
+        config.storage.plugin.path = Some(library);
+        config.node.data_dir = data;
+        config.topics.durability = Durability::Fsync;
+    }
+}
+
+/// Why the broker does not start.
+async fn refused(adjust: impl FnOnce(&mut Config)) -> String {
+    let mut config = Config::default();
+    config.kafka.listen.port = 0;
+    config.admin.enabled = false;
+    adjust(&mut config);
+    let run = server::run(config, false, std::future::pending(), |_, _| {});
+    let ended = tokio::time::timeout(Duration::from_secs(60), run).await.expect("it says so at once");
+    let error = ended.expect_err("it does not start");
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(&error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_a_plugin_keeps_are_there_after_a_restart() {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = chronik_plugin_plain_c::build(place.path()).expect("a C compiler builds the example");
+    let data = place.path().join("data");
+    let broker = start(over(&data, &library)).await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    for value in ["a", "b", "c"] {
+        let answer = client.produce("t", -1, sealed(batch(&[value]))).await;
+        assert_eq!(answer.error_code, 0, "{value}");
+    }
+    assert_eq!(values(&client.fetch("t", 0, 0).await), ["a", "b", "c"]);
+    broker.stop().await;
+    let kept = fs::read_dir(data.join("plugin")).expect("the plug-in's directory");
+    assert!(kept.flatten().any(|file| file.file_name().to_string_lossy().ends_with("-0.meta")), "the plug-in kept it");
+
+    let broker = start(over(&data, &library)).await;
+    let mut client = Client::to(&broker).await;
+    assert_eq!(values(&client.fetch("t", 0, 0).await), ["a", "b", "c"]);
+    assert_eq!(client.produce("t", -1, sealed(batch(&["d"]))).await.base_offset, 3);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_too_old_go_also_where_there_are_no_segments() {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = chronik_plugin_plain_c::build(place.path()).expect("a C compiler builds the example");
+    let data = place.path().join("data");
+    let broker = start(|config| {
+        over(&data, &library)(config);
+        config.topics.retention_check_interval_ms = Millis(10);
+    });
+    let broker = broker.await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("t", 1, &[("retention.ms", "3600000")]).await;
+    let hour = 3_600_000;
+    assert_eq!(client.produce("t", -1, sealed(batch_at(now_ms() - 2 * hour, &["old"]))).await.error_code, 0);
+    assert_eq!(client.produce("t", -1, sealed(batch_at(now_ms(), &["young"]))).await.error_code, 0);
+    let mut fetched = client.fetch("t", 0, 0).await;
+    for _ in 0..1_000 {
+        if fetched.log_start_offset == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        fetched = client.fetch("t", 0, 0).await;
+    }
+    assert_eq!(fetched.log_start_offset, 1, "the old one is gone");
+    assert_eq!(values(&client.fetch("t", 1, 0).await), ["young"]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_refuses_a_plugin_it_cannot_use_and_promises_it_cannot_keep() {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = chronik_plugin_plain_c::build(place.path()).expect("a C compiler builds the example");
+    let data = place.path().join("data");
+    let said = refused(over(&data, &place.path().join("missing.so"))).await;
+    assert!(said.contains("the storage engine does not start") && said.contains("missing.so"), "{said}");
+    let said = refused(|config| {
+        over(&data, &library)(config);
+        config.storage.plugin.sha256 = Some("ab".repeat(32));
+    });
+    assert!(said.await.contains(&"ab".repeat(32)));
+    let said = refused(|config| {
+        over(&data, &library)(config);
+        config.topics.retention_bytes = ByteSize::mib(1);
+    });
+    assert!(said.await.contains("keeps no segments"));
+
+    // The built-in engine's records are not forgotten by choosing a plug-in.
+    let broker = start(|config| {
+        config.storage.engine = Engine::Segment;
+        config.node.data_dir = data.clone();
+    });
+    let broker = broker.await;
+    Client::to(&broker).await.create_topic("t", 1, &[]).await;
+    broker.stop().await;
+    let said = refused(over(&data, &library)).await;
+    assert!(said.contains("holds records of the built-in engine"), "{said}");
+}
+
+/// What DescribeConfigs says a resource's records outlive, and whether that can be altered.
+async fn survives(client: &mut Client, resource_type: i8, name: &str) -> Option<(String, bool)> {
+    let resource = DescribeConfigsResource {
+        resource_type,
+        resource_name: name.to_owned().into(),
+        configuration_keys: Some(vec!["chronik.storage.survives".into()]),
+    };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let told = client.ask(request).await.results.into_iter().flat_map(|result| result.configs).next()?;
+    Some((told.value?.to_string(), told.read_only))
+}
+
+/// What creating a topic with this durability and altering it to fsync afterwards are answered.
+async fn fsync_is_refused(broker: &Running, whose: &str) {
+    let mut client = Client::to(broker).await;
+    let named =
+        |value: &str| CreatableTopicConfig { name: "chronik.durability".into(), value: Some(value.to_owned().into()) };
+    let topic = |name: &str, value: &str| CreatableTopic {
+        name: name.to_owned().into(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![named(value)],
+        ..Default::default()
+    };
+    let topics = vec![topic("beyond", "fsync"), topic("within", "replicated")];
+    let made = client.ask(CreateTopicsRequest { topics, timeout_ms: 10_000, ..Default::default() }).await.topics;
+    let of = |name: &str| made.iter().find(|topic| &*topic.name == name).expect("answered");
+    let why = of("beyond").error_message.as_ref().map(|words| words.to_string()).unwrap_or_default();
+    assert_eq!((of("beyond").error_code, of("within").error_code), (ErrorCode::INVALID_CONFIG.0, 0), "{why}");
+    assert!(why.contains(whose) && why.contains("does not survive the process"), "{why}");
+
+    let set = AlterableConfig { name: "chronik.durability".into(), config_operation: 0, value: Some("fsync".into()) };
+    let resource = AlterConfigsResource { resource_type: 2, resource_name: "within".into(), configs: vec![set] };
+    let altered = client.ask(IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false }).await;
+    assert_eq!(altered.responses[0].error_code, ErrorCode::INVALID_CONFIG.0);
+    for (kind, name) in [(2, "within"), (4, "1")] {
+        assert_eq!(survives(&mut client, kind, name).await, Some(("nothing".to_owned(), true)), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_records_outlive_is_shown_and_no_more_is_promised() {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = chronik_plugin_plain_c::build(place.path()).expect("a C compiler builds the example");
+    let broker = start(over(&place.path().join("data"), &library)).await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("t", 1, &[("chronik.durability", "fsync")]).await;
+    assert_eq!(survives(&mut client, 2, "t").await, Some(("power-loss".to_owned(), true)));
+    broker.stop().await;
+
+    let broker = start(|config| config.storage.engine = Engine::Memory).await;
+    fsync_is_refused(&broker, "(memory)").await;
+    broker.stop().await;
+
+    // The same engine, but it promises nothing.
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/examples/plain-c/plain.c");
+    let text = fs::read_to_string(source).expect("the example is there");
+    let modest = place.path().join("modest.c");
+    assert_eq!(text.matches("= CK_SURVIVES_POWER_LOSS;").count(), 1);
+    fs::write(&modest, text.replace("= CK_SURVIVES_POWER_LOSS;", "= CK_SURVIVES_NOTHING;")).expect("written");
+    let modest = chronik_plugin_plain_c::compile(&modest, place.path()).expect("a C compiler builds it");
+    let data = place.path().join("modest");
+    let said = refused(over(&data, &modest)).await;
+    assert!(said.contains("topics.durability is \"fsync\"") && said.contains("does not survive the process"), "{said}");
+    let broker = start(|config| {
+        over(&data, &modest)(config);
+        config.topics.durability = Durability::Replicated;
+    });
+    let broker = broker.await;
+    fsync_is_refused(&broker, "(plugin plain-c 1.0.0)").await;
+    broker.stop().await;
+}

@@ -1,0 +1,158 @@
+//! From a request that makes records to what is to be written, and answered once it is.
+//!
+//! The other kinds make none by themselves: a heartbeat is for [`super::super::controller::Liveness`], what is handed on from
+//! a client is for whoever understands clients, and who votes is [`super::super::raft`]'s.
+
+use super::{Answer, Refusal, Request};
+use crate::ids::{NodeId, Offset};
+use crate::metadata::controller::{
+    self, AlterPartitionError, Decision, HeartbeatError, Registration, admit_broker, registered_epoch,
+};
+use crate::metadata::image::Image;
+
+/// What to answer once the records of the decision, and those before it, are applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Answer(Answer),
+    /// With the epoch that the applied image gives to this process.
+    Registered {
+        node: NodeId,
+        incarnation: [u8; 16],
+    },
+}
+
+impl Outcome {
+    pub fn answer(self, applied: &Image) -> Answer {
+        match self {
+            Outcome::Answer(answer) => answer,
+            Outcome::Registered { node, incarnation } => match registered_epoch(applied, node, incarnation) {
+                Some(broker_epoch) => Answer::Registered { broker_epoch },
+                // A later process of the node has registered in the meantime.
+                None => Answer::Refused(Refusal::StaleBrokerEpoch),
+            },
+        }
+    }
+}
+
+impl Request {
+    /// Decides for the broker that asks. `None`: this kind makes no records.
+    pub fn decide(&self, image: &Image, from: NodeId) -> Option<Result<Decision<Outcome>, Refusal>> {
+        match self {
+            Request::Register(registration) => Some(register(image, from, registration)),
+            Request::AlterPartitions(asked) => {
+                let decided = controller::alter_partitions(image, from, asked).map_err(Refusal::from);
+                Some(decided.map(|Decision { records, reply }| {
+                    Decision::new(records, Outcome::Answer(Answer::AlterPartitions(reply)))
+                }))
+            }
+            Request::AllocateProducerIds { broker_epoch } => Some(allocate(image, from, *broker_epoch)),
+            Request::Heartbeat(_) | Request::Forward { .. } | Request::Voter(_) => None,
+        }
+    }
+}
+
+fn register(image: &Image, from: NodeId, registration: &Registration) -> Result<Decision<Outcome>, Refusal> {
+    if registration.node != from {
+        let why = format!("node {from} cannot register as broker {}", registration.node);
+        return Err(Refusal::Invalid(why));
+    }
+    let decision = admit_broker(image, registration).map_err(|why| Refusal::NotAdmitted(why.to_string()))?;
+    let outcome = Outcome::Registered { node: from, incarnation: registration.incarnation };
+    Ok(Decision::new(decision.records, outcome))
+}
+
+fn allocate(image: &Image, from: NodeId, broker_epoch: Offset) -> Result<Decision<Outcome>, Refusal> {
+    let broker = image.broker(from).ok_or(Refusal::NotRegistered)?;
+    if broker.epoch != broker_epoch {
+        return Err(Refusal::StaleBrokerEpoch);
+    }
+    let Decision { records, reply } =
+        controller::reserve_producer_ids(image).map_err(|_| Refusal::ProducerIdsExhausted)?;
+    Ok(Decision::new(records, Outcome::Answer(Answer::ProducerIds(reply))))
+}
+
+impl From<AlterPartitionError> for Refusal {
+    /// Of a whole request.
+    fn from(why: AlterPartitionError) -> Self {
+        match why {
+            AlterPartitionError::StaleBrokerEpoch => Refusal::StaleBrokerEpoch,
+            AlterPartitionError::Decided => Refusal::Decided,
+            of_one_partition => Refusal::Invalid(of_one_partition.to_string()),
+        }
+    }
+}
+
+impl From<HeartbeatError> for Refusal {
+    fn from(why: HeartbeatError) -> Self {
+        match why {
+            HeartbeatError::NotRegistered => Refusal::NotRegistered,
+            HeartbeatError::StaleBrokerEpoch { .. } => Refusal::StaleBrokerEpoch,
+            HeartbeatError::TooManyOffline(_) => Refusal::Invalid(why.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LeaderEpoch;
+    use crate::metadata::controller::{AlterPartitions, FirstStart, bootstrap, supported_features};
+    use crate::metadata::{ClusterDefaults, Delta};
+
+    const ME: NodeId = NodeId(1);
+
+    fn image() -> Image {
+        let mut image = Image::empty(ClusterDefaults::default());
+        let first = bootstrap(&image, FirstStart { cluster_id: [1; 16] });
+        image.apply_entry(Offset(3), LeaderEpoch(1), &first.records, &mut Delta::default()).expect("the first");
+        image
+    }
+
+    fn registration(incarnation: u8) -> Request {
+        Request::Register(Registration {
+            node: ME,
+            incarnation: [incarnation; 16],
+            directory_id: [1; 16],
+            rack: None,
+            listeners: Vec::new(),
+            clean: true,
+            damaged: Vec::new(),
+            replication_address: None,
+            features: supported_features(),
+        })
+    }
+
+    fn carry_out(image: &mut Image, request: &Request) -> Result<Answer, Refusal> {
+        let Decision { records, reply } = request.decide(image, ME).expect("it makes records")?;
+        let index = image.position().next + 4;
+        image.apply_entry(index, LeaderEpoch(1), &records, &mut Delta::default()).expect("it makes sense");
+        Ok(reply.answer(image))
+    }
+
+    #[test]
+    fn a_process_learns_its_epoch_however_often_it_asks_and_its_successor_ends_it() {
+        let mut image = image();
+        let broker_epoch = Offset(8);
+        assert_eq!(carry_out(&mut image, &registration(1)), Ok(Answer::Registered { broker_epoch }));
+        assert_eq!(carry_out(&mut image, &registration(1)), Ok(Answer::Registered { broker_epoch }));
+        let ids = Request::AllocateProducerIds { broker_epoch };
+        assert!(matches!(carry_out(&mut image, &ids), Ok(Answer::ProducerIds(block)) if block.first.0 == 0));
+        let before = registration(1).decide(&image, ME).expect("it makes records").expect("decided").reply;
+        let next = carry_out(&mut image, &registration(2));
+        assert!(matches!(next, Ok(Answer::Registered { broker_epoch }) if broker_epoch > Offset(8)));
+        assert_eq!(before.answer(&image), Answer::Refused(Refusal::StaleBrokerEpoch));
+        assert_eq!(carry_out(&mut image, &ids), Err(Refusal::StaleBrokerEpoch));
+        let asked = AlterPartitions { broker_epoch, seq: 1, partitions: Vec::new() };
+        assert_eq!(carry_out(&mut image, &Request::AlterPartitions(asked)), Err(Refusal::StaleBrokerEpoch));
+    }
+
+    #[test]
+    fn nobody_registers_as_another() {
+        let refused = registration(1).decide(&image(), NodeId(2)).expect("it makes records");
+        assert!(matches!(refused, Err(Refusal::Invalid(_))));
+        assert_eq!(
+            carry_out(&mut image(), &Request::AllocateProducerIds { broker_epoch: Offset(3) }),
+            Err(Refusal::NotRegistered)
+        );
+    }
+}

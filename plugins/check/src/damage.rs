@@ -1,0 +1,138 @@
+//! D: files that are not what the engine left, and files that take no more.
+
+use crate::judge::Judge;
+use crate::killed::{run_to_its_end, settle};
+use crate::snapshot::{Expected, Snapshot};
+use crate::writer::Step;
+use chronik_conformance::wal::{Dice, copy_tree};
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// How many damages of a kind are tried, over all files.
+const DAMAGES: u64 = 60;
+/// Runs in the log that is damaged.
+const RUNS: i64 = 60;
+/// How large files may become, in blocks of 512 or 1024 bytes (shells differ): room for the first dozens of runs.
+const FILE_BLOCKS: u32 = 128;
+/// What is written to files that take no more than that, in runs of [`LARGE_BYTES`].
+const LARGE_RUNS: i64 = 120;
+const LARGE_BYTES: usize = 4000;
+
+pub(crate) fn cut(judge: &Judge) {
+    damaged(judge, "cut off", |file, dice| {
+        let len = fs::metadata(file)?.len();
+        fs::OpenOptions::new().write(true).open(file)?.set_len(len - 1 - dice.below(len))
+    });
+}
+
+pub(crate) fn flipped(judge: &Judge) {
+    damaged(judge, "changed in one bit", |file, dice| {
+        let mut content = fs::read(file)?;
+        let at = dice.below(content.len() as u64) as usize;
+        content[at] ^= 1 << dice.below(8);
+        fs::write(file, content)
+    });
+}
+
+fn writer_of(directory: &Path) -> String {
+    format!("writer {}", directory.display())
+}
+
+/// Writes a log, closes it, and damages one file of it after the other, each in a copy.
+fn damaged(judge: &Judge, how: &str, damage: impl Fn(&Path, &mut Dice) -> io::Result<()>) {
+    let broken = |error: io::Error| -> ! { panic!("the files cannot be worked on: {error}") };
+    let place = tempfile::tempdir().unwrap_or_else(|error| broken(error));
+    let directory = place.path().join("data");
+    let mut expected = Expected::default();
+    let mut steps = Vec::new();
+    for number in 0..RUNS {
+        steps.push(Step::Order(number * 2, 2, 0, number, 100 + number as usize % 7 * 40));
+    }
+    steps.extend([Step::Wait, Step::Put("value".into(), "another".into()), Step::Prefix(21), Step::Sync]);
+    let mut moments = Vec::new();
+    for step in &steps {
+        expected.step(step);
+        moments.push(expected.snapshot());
+    }
+    let (done, why) = run_to_its_end(&mut judge.again.command(&writer_of(&directory)), &steps);
+    assert!(done == steps.len(), "{:?} is not done: {why}", steps[done].to_string());
+    let whole = expected.snapshot();
+
+    let files = files_of(&directory).unwrap_or_else(|error| broken(error));
+    assert!(!files.is_empty(), "the engine says that what is written outlives the process, and has written no file");
+    for number in 0..DAMAGES {
+        let mut dice = Dice(number);
+        let file = &files[number as usize % files.len()];
+        let copy = tempfile::tempdir().unwrap_or_else(|error| broken(error));
+        copy_tree(&directory, &copy.path().join("data")).unwrap_or_else(|error| broken(error));
+        damage(&copy.path().join("data").join(file), &mut dice).unwrap_or_else(|error| broken(error));
+        let file = file.display();
+        // An engine may say that something is wrong in any call.
+        let quiet = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let found = catch_unwind(AssertUnwindSafe(|| Snapshot::of(&judge.subject, &copy.path().join("data"))));
+        std::panic::set_hook(quiet);
+        let Ok(Ok(found)) = found else { continue };
+        // What is there must be some beginning of the log, whether or not it has its new start and values.
+        let given = |value: &Option<String>, right: &Option<String>| value.is_none() || value == right;
+        let values = given(&found.values.0, &whole.values.0) && given(&found.values.1, &whole.values.1);
+        assert!(values, "{file}, {how} ({number}): the small values are now {:?}", found.values);
+        let known = moments
+            .iter()
+            .any(|moment| found.end == moment.end && (found.bytes.is_empty() || moment.bytes.ends_with(&found.bytes)));
+        let prefix = whole.bytes.starts_with(&found.bytes) || known;
+        assert!(
+            prefix && found.end <= whole.end && found.start <= found.end,
+            "{file}, {how} ({number}): instead of {} there is {}; of the bytes that are given, the first that was never \
+             stored there is number {}",
+            whole.told(),
+            found.told(),
+            found.bytes.iter().zip(&whole.bytes).take_while(|(found, right)| found == right).count()
+        );
+    }
+}
+
+/// Files that hold something, from the directory on.
+fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut below = vec![PathBuf::new()];
+    while let Some(next) = below.pop() {
+        for entry in fs::read_dir(directory.join(&next))? {
+            let entry = entry?;
+            let name = next.join(entry.file_name());
+            let is = entry.metadata()?;
+            if is.is_dir() {
+                below.push(name);
+            } else if is.len() > 0 {
+                files.push(name);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Appends to files that take no more after a while.
+pub(crate) fn failed_writes(judge: &Judge) {
+    let place = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory for temporary files: {error}"));
+    let directory = place.path().join("data");
+    let mut expected = Expected::default();
+    let (mut steps, mut moments) = (Vec::new(), vec![expected.clone()]);
+    for number in 0..LARGE_RUNS {
+        for step in [Step::Order(number, 1, 0, number, LARGE_BYTES), Step::Wait] {
+            expected.step(&step);
+            moments.push(expected.clone());
+            steps.push(step);
+        }
+    }
+    let (done, _why) = run_to_its_end(&mut judge.again.limited(&writer_of(&directory), FILE_BLOCKS), &steps);
+    let found = match Snapshot::of(&judge.subject, &directory) {
+        Ok(found) => found,
+        Err(why) => panic!("after {done} steps, what is left cannot be opened: {why}"),
+    };
+    if let Err(why) = settle(&moments, done / 2 * 2, &found) {
+        panic!("files could not grow any more after {done} steps: {why}");
+    }
+}

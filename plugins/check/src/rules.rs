@@ -1,0 +1,93 @@
+//! Every rule, in the order in which they are told.
+
+use crate::{damage, judge, killed, process};
+use chronik_conformance::wal;
+
+/// What a rule needs of an engine to mean anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// That written data outlives the process.
+    Process,
+    /// The capability `CK_CAP_SEGMENTS`.
+    Segments,
+    /// A disk whose power this kit can cut: there is none.
+    PowerCut,
+}
+
+/// One sentence of the contract: what an engine's author must see to.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    /// A letter and a number, then words.
+    pub name: &'static str,
+    pub says: &'static str,
+    pub needs: Needs,
+    pub(crate) check: Check,
+}
+
+/// How to tell. A rule is broken where this panics.
+#[derive(Clone, Copy)]
+pub(crate) enum Check {
+    /// The suite's rule of the same name.
+    Suite,
+    Own(fn(&judge::Judge)),
+}
+
+impl Rule {
+    /// The letter and the number.
+    pub fn number(&self) -> &'static str {
+        self.name.split('_').next().unwrap_or(self.name)
+    }
+}
+
+/// Rules of this kit: a name, what it needs, the sentence and the test.
+macro_rules! own_rules {
+    ($($name:ident, $needs:ident: $says:literal, $check:path;)*) => {
+        &[$(Rule { name: stringify!($name), says: $says, needs: Needs::$needs, check: Check::Own($check) }),*]
+    };
+}
+
+const OWN: &[Rule] = own_rules! {
+    p01_loads, Nothing: "the file loads, its table can be used, and an engine starts and closes", process::loads;
+    p02_newer_host, Nothing: "a host of a later minor version, whose structs are larger, is served like any other",
+        process::newer_host;
+    p03_buffers_stay, Nothing: "what a read has handed out stays as it is until it is released, also after log and engine are \
+        closed", process::buffers_stay;
+    p04_signals, Nothing: "threads of the plug-in block all signals", process::signals;
+    p05_process, Nothing: "working directory, umask and signal handlers of the process are left alone, and nothing is forked",
+        process::process_is_left_alone;
+    p06_leaks, Nothing: "a log that is closed and released keeps no file open, no thread and no handed-out memory",
+        process::leaks;
+    p07_engines_apart, Nothing: "engines over different directories know nothing of each other", process::engines_apart;
+    p08_cancelled, Nothing: "calls that nobody waits for any more end like others, and do no harm", process::cancelled;
+    k01_killed_appending, Process: "what an append has completed is there after SIGKILL, and what was on its way is there up to \
+        some run, whole", killed::appending;
+    k02_killed_changing, Process: "a truncation or reset that SIGKILL interrupts has happened whole or not at all",
+        killed::changing;
+    k03_killed_values, Process: "small values that SIGKILL interrupts are all set or none", killed::values;
+    k04_killed_creating, Process: "a log that is created or deleted when the call returns stays so after SIGKILL",
+        killed::creating;
+    d01_cut_files, Process: "files that are cut off give what came before, or an error: never other bytes", damage::cut;
+    d02_flipped_bytes, Process: "a byte that has changed in a file is noticed: never are other bytes given for what was stored",
+        damage::flipped;
+    d03_failed_writes, Process: "a write that fails is told, and what was acknowledged before is there after opening again",
+        damage::failed_writes;
+};
+
+/// Every rule: those of the storage suite, and those of this kit.
+pub fn rules() -> Vec<Rule> {
+    let needs = |name: &str| match name {
+        "s03_reopen_engine" | "s04_killed" => Needs::Process,
+        "s05_power_cut" => Needs::PowerCut,
+        "c12_segments" | "c13_retention" => Needs::Segments,
+        _ => Needs::Nothing,
+    };
+    let (first, rest) = OWN.split_at(8);
+    let suite = wal::rules().map(|rule| Rule {
+        name: rule.name,
+        says: rule.says,
+        needs: needs(rule.name),
+        check: Check::Suite,
+    });
+    first.iter().copied().chain(suite).chain(rest.iter().copied()).collect()
+}

@@ -1,0 +1,101 @@
+//! What is judged, and how this program is started again to judge one rule of it.
+
+use chronik_conformance::wal::Directory;
+use chronik_core::wal::WalEngine;
+use chronik_plugin_host::{PluginEngine, PluginOptions, StartError};
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No call of a rule takes so long on any machine; one that never completes does.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A plug-in, and what its engines are told.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Absolute.
+    pub library: PathBuf,
+    /// A JSON object.
+    pub options: String,
+}
+
+impl Subject {
+    fn options(&self, directory: &Path) -> PluginOptions {
+        PluginOptions {
+            options: self.options.clone(),
+            lifecycle_timeout: CALL_TIMEOUT,
+            call_timeout: CALL_TIMEOUT,
+            ..PluginOptions::new(self.library.clone(), directory.to_owned())
+        }
+    }
+
+    /// An engine over a directory.
+    ///
+    /// # Errors
+    /// What keeps the broker from using the plug-in.
+    pub fn start(&self, directory: &Path) -> Result<PluginEngine, StartError> {
+        PluginEngine::start(self.options(directory))
+    }
+
+    /// As [`Self::start`], by a host that poses as a later one.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_by_newer(&self, directory: &Path) -> Result<PluginEngine, StartError> {
+        PluginEngine::start(PluginOptions { as_newer: true, ..self.options(directory) })
+    }
+
+    /// A store for the suite. It panics, in words, where an engine does not start.
+    pub(crate) fn store(&self) -> Directory {
+        let subject = self.clone();
+        Directory::new(move |directory| -> Arc<dyn WalEngine> {
+            Arc::new(
+                subject.start(directory).unwrap_or_else(|error| panic!("the engine does not start: {}", whole(&error))),
+            )
+        })
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// How this program is started again, to judge one rule of the subject or to write for a judge.
+#[derive(Clone, Debug)]
+pub struct Again {
+    pub program: PathBuf,
+    /// Before the part.
+    pub arguments: Vec<OsString>,
+}
+
+impl Again {
+    pub(crate) fn command(&self, part: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).arg(part);
+        command
+    }
+
+    /// The same with a limit on how large files may become: a write beyond fails, and sends no signal that would end the
+    /// process. Through a shell, since only a process that becomes another can be limited from the start.
+    pub(crate) fn limited(&self, part: &str, file_blocks: u32) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("trap '' XFSZ; ulimit -f {file_blocks}; exec \"$@\""))
+            .arg("sh")
+            .arg(&self.program)
+            .args(&self.arguments)
+            .arg(part);
+        command
+    }
+}

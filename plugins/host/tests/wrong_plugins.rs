@@ -1,0 +1,356 @@
+//! Plug-ins that are wrong in one way each: every one ends in a sentence, and none takes the process with it.
+
+use bytes::Bytes;
+use chronik_core::ids::{LeaderEpoch, LogId, Offset, TopicId};
+use chronik_core::payload::Payload;
+use chronik_core::pending::Pending;
+use chronik_core::time::Timestamp;
+use chronik_core::wal::{Appended, OpenMode, OpenOptions, ReadRange, Refused, Run, Wal, WalEngine, WalError};
+use chronik_plugin_host::{PluginEngine, PluginOptions, StartError};
+use futures::executor::block_on;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn place() -> TempDir {
+    tempfile::tempdir().expect("a directory for temporary files is there")
+}
+
+fn compile(source: &str, define: &[&str], into: &Path) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compiled = Command::new("cc")
+        .args(["-std=c11", "-O1", "-Wall", "-fPIC", "-shared", "-pthread", "-I"])
+        .arg(here.join("../abi/include"))
+        .arg("-I")
+        .arg(here.join("../examples/plain-c"))
+        .args(define)
+        .arg(here.join("tests/wrong").join(source))
+        .arg("-o")
+        .arg(into)
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "a C compiler named cc builds {source}");
+}
+
+/// An error with its causes, as a person gets to read it.
+fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+fn patient(path: PathBuf, data: &Path) -> PluginOptions {
+    PluginOptions {
+        lifecycle_timeout: Duration::from_secs(60),
+        call_timeout: Duration::from_secs(60),
+        ..PluginOptions::new(path, data.join("data"))
+    }
+}
+
+fn refused(options: PluginOptions) -> String {
+    match PluginEngine::start(options) {
+        Ok(_) => panic!("it starts"),
+        Err(error) => whole(&error),
+    }
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_refused_before_it_is_loaded() {
+    let place = place();
+    let at = |name: &str, content: &[u8]| {
+        let path = place.path().join(name);
+        fs::write(&path, content).expect("written");
+        path
+    };
+    let refused = |path: PathBuf| refused(patient(path, place.path()));
+    assert!(refused("relative.so".into()).contains("not absolute"));
+    assert!(refused(place.path().join("missing.so")).contains("cannot be read"));
+    assert!(refused(place.path().to_owned()).contains("not a regular file"));
+    assert!(refused(at("text.so", b"#!/bin/sh\n")).contains("not a shared library"));
+    assert!(refused(at("empty.so", b"")).contains("not a shared library"));
+
+    let good = place.path().join("good.so");
+    compile("calls.c", &[], &good);
+    let content = fs::read(&good).expect("read");
+    let mut other = content.clone();
+    other[18] = 243;
+    assert!(refused(at("riscv.so", &other)).contains("another machine (ELF machine 243"));
+    let mut narrow = content.clone();
+    narrow[4] = 1;
+    assert!(refused(at("narrow.so", &narrow)).contains("another machine"));
+    assert!(refused(at("cut.so", &content[..content.len() / 3])).contains("is cut off"));
+
+    fs::set_permissions(&good, fs::Permissions::from_mode(0o666)).expect("changed");
+    assert!(refused(good.clone()).contains("may be written by others (mode 666)"));
+    fs::set_permissions(&good, fs::Permissions::from_mode(0o600)).expect("changed");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).expect("changed");
+    assert!(refused(good.clone()).contains("may be written by others (mode 777)"));
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).expect("changed");
+
+    let pinned = PluginOptions { sha256: Some([7; 32]), ..patient(good.clone(), place.path()) };
+    let text = match PluginEngine::start(pinned) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("another file than the one that was pinned is loaded"),
+    };
+    assert!(text.contains(&"07".repeat(32)), "{text}");
+    let engine = PluginEngine::start(patient(good, place.path())).expect("and as it is, it starts");
+    assert_eq!(engine.info().name, "plain-c");
+}
+
+#[test]
+fn a_table_that_cannot_work_is_refused_before_its_first_function_is_called() {
+    let place = place();
+    for (wrong, sentence) in [
+        ("return NULL", "refused to work with this broker"),
+        ("table.magic = 5", "magic number: 0x0000000000000005"),
+        ("table.abi_major = 0", "version 0 of the interface, this broker 1: build it again"),
+        ("table.abi_major = 2", "it needs a newer broker"),
+        ("table.struct_size = 200", "200 bytes, but version 1.0 has at least 240"),
+        ("table.read = NULL", "no function `read`"),
+        ("table.capabilities = CK_CAP_SEGMENTS", "no function `segments`"),
+        ("table.capabilities = table.required = UINT64_C(1)<<40", "does not have (bits 0x10000000000)"),
+        ("table.required = CK_CAP_SEGMENTS", "does not have itself"),
+        ("table.name.at = NULL", "name is not short text"),
+    ] {
+        let library = place.path().join(format!("{}.so", sentence.len()));
+        compile("table.c", &[&format!("-DWRONG={wrong}")], &library);
+        let text = refused(patient(library.clone(), place.path()));
+        assert!(text.contains(sentence), "{wrong}: {text}");
+        fs::remove_file(library).expect("removed");
+    }
+    let library = place.path().join("symbol.so");
+    compile("table.c", &["-DNO_SYMBOL", "-w"], &library);
+    assert!(refused(patient(library, place.path())).contains("no symbol chronik_plugin_v1"));
+}
+
+static CALLS: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+    let place = place();
+    let library = place.path().join("calls.so");
+    compile("calls.c", &[], &library);
+    (place, library)
+});
+
+/// The fault is a global of the plug-in: tests of faults take turns.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+struct Wrong {
+    _turn: std::sync::MutexGuard<'static, ()>,
+    _place: TempDir,
+    engine: PluginEngine,
+}
+
+fn options(fault: &str, place: &Path) -> PluginOptions {
+    PluginOptions {
+        options: fault.into(),
+        call_timeout: Duration::from_millis(300),
+        lifecycle_timeout: Duration::from_millis(1500),
+        ..patient(CALLS.1.clone(), place)
+    }
+}
+
+fn start(fault: &str) -> Result<Wrong, StartError> {
+    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let place = place();
+    let engine = PluginEngine::start(options(fault, place.path()))?;
+    Ok(Wrong { _turn: turn, _place: place, engine })
+}
+
+fn run(base: i64) -> Run {
+    Run {
+        base: Offset(base),
+        next_offset: Offset(base + 1),
+        epoch: LeaderEpoch(0),
+        max_timestamp: Timestamp(base),
+        bytes: Payload::from(Bytes::from_static(b"sixteen letters.")),
+    }
+}
+
+impl Wrong {
+    fn open(&self) -> Arc<dyn Wal> {
+        let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: 1 << 20 };
+        let id = LogId { topic: TopicId([1; 16]), partition: 0 };
+        block_on(self.engine.open(id, options)).expect("it opens")
+    }
+}
+
+fn append(wal: &dyn Wal, base: i64) -> Result<Pending<Result<Appended, WalError>>, Refused> {
+    let mut why = None;
+    let pending = Pending::start(|done| match wal.append(run(base), done) {
+        Ok(started) => started,
+        Err(rejected) => {
+            assert_eq!(rejected.run, run(base), "a refused run comes back as it was");
+            why = Some(rejected.why);
+            chronik_core::pending::Started::Later
+        }
+    });
+    why.map_or(Ok(pending), Err)
+}
+
+fn sync(wal: &dyn Wal) -> Result<Offset, WalError> {
+    block_on(Pending::start(|done| wal.sync(Offset(1), done)))
+}
+
+fn read(wal: &dyn Wal) -> Result<chronik_core::wal::Chunk, WalError> {
+    let range = ReadRange { from: Offset(0), upto: Offset(i64::MAX), max_bytes: 1 << 20, min_one: true };
+    block_on(Pending::start(|done| wal.read(range, done)))
+}
+
+/// The log is out of service, and says why.
+fn is_out(wal: &dyn Wal, sentence: &str) {
+    assert!(matches!(append(wal, 100), Err(Refused::Failed)), "{sentence}: it takes appends");
+    match sync(wal) {
+        Err(error @ WalError::Failed(_)) => {
+            let text = whole(&error);
+            assert!(text.contains(sentence) && text.contains("plain-c 1.0.0"), "{text} instead of {sentence}");
+        }
+        other => panic!("{sentence}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_log_whose_plugin_appends_wrongly_is_out_of_service() {
+    for (fault, sentence, acknowledged) in [
+        ("appends twice", "completed a call twice", Some(true)),
+        ("appends never", "has not completed `append` within 300ms", Some(false)),
+        ("answers both ways", "completed a call that it also answered at once", Some(true)),
+        ("writes less", "completed an append up to 1 with the written end 0", Some(false)),
+        ("writes more", "with the written end 101", Some(false)),
+        ("completes with nothing", "something that is not a result", Some(false)),
+        ("refuses for nothing", "refused an append for no reason it may have (status -11)", None),
+        ("is ready unasked", "said `ready` without having said BUSY", Some(false)),
+    ] {
+        let wrong = start(fault).expect("it starts");
+        let wal = wrong.open();
+        match append(&*wal, 0) {
+            Ok(pending) => assert_eq!(Some(block_on(pending).is_ok()), acknowledged, "{fault}"),
+            Err(why) => assert_eq!((why, acknowledged), (Refused::Failed, None), "{fault}"),
+        }
+        is_out(&*wal, sentence);
+        assert!(block_on(wrong.engine.close()).is_ok(), "{fault}: the engine still closes");
+    }
+}
+
+#[test]
+fn a_log_whose_plugin_syncs_reads_or_tells_wrongly_is_out_of_service() {
+    for (fault, sentence) in [
+        ("syncs nothing", "was asked to sync up to 1 and says that 0 is durable"),
+        ("fails to sync", "failed in `sync`: the disk says no"),
+        ("panics", "panicked in `sync`: index out of bounds"),
+        ("answers oddly", "answered `sync` with status -99"),
+        ("syncs never", "has not completed `sync` within 300ms"),
+        ("syncs late", "has not completed `sync` within 300ms"),
+    ] {
+        let wrong = start(fault).expect("it starts");
+        let wal = wrong.open();
+        assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+        assert!(matches!(sync(&*wal), Err(WalError::Failed(_))), "{fault}");
+        is_out(&*wal, sentence);
+        assert!(block_on(wrong.engine.close()).is_ok(), "{fault}: the engine still closes");
+    }
+    for (fault, sentence) in [
+        ("reads beyond", "with 64 bytes from 0 up to 1000000"),
+        ("reads backwards", "with 64 bytes from 0 up to -5"),
+        ("reads nowhere", "gives a slice of 64 bytes at 0x0"),
+        ("says durable too much", "is durable up to 6"),
+        ("says too short an end", "ends at 0"),
+    ] {
+        let wrong = start(fault).expect("it starts");
+        let wal = wrong.open();
+        assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+        wal.state();
+        assert!(matches!(read(&*wal), Err(WalError::Failed(_))), "{fault}");
+        is_out(&*wal, sentence);
+    }
+}
+
+#[test]
+fn bytes_that_are_not_what_the_broker_stored_are_not_served() {
+    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let place = place();
+    let verify = |chunk: &chronik_core::wal::Chunk| {
+        if chunk.bytes.to_bytes().starts_with(b"sixteen") { Ok(()) } else { Err("no batch".to_owned()) }
+    };
+    let options = PluginOptions { verify: Some(Arc::new(verify)), ..options("reads junk", place.path()) };
+    let wrong = Wrong { _turn: turn, engine: PluginEngine::start(options).expect("it starts"), _place: place };
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    assert!(matches!(read(&*wal), Err(WalError::Corrupt { offset: Offset(0) })));
+    is_out(&*wal, "returned damaged records at offset 0: no batch");
+}
+
+#[test]
+fn a_made_up_context_touches_nothing() {
+    let wrong = start("makes contexts up").expect("it starts");
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    assert!(sync(&*wal).is_ok());
+}
+
+#[test]
+fn busy_keeps_nothing_and_ready_ends_it() {
+    let wrong = start("is busy").expect("it starts");
+    let wal = wrong.open();
+    let first = append(&*wal, 0).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(append(&*wal, 1).err(), Some(Refused::Busy));
+    assert_eq!(append(&*wal, 1).err(), Some(Refused::Busy), "until it is ready, it is not asked");
+    assert!(sync(&*wal).is_ok(), "this completes the first, and says ready");
+    assert!(block_on(first).is_ok());
+    assert!(append(&*wal, 1).is_ok_and(|pending| block_on(pending).is_ok()));
+}
+
+#[test]
+fn a_plugin_that_hangs_or_declines_costs_an_error() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let place = place();
+    let text = refused(options("declines", place.path()));
+    assert!(text.contains("did not start (status -14): the moon is in the wrong phase"), "{text}");
+    let text = refused(options("promises the moon", place.path()));
+    assert!(text.contains("does not say what its logs survive"), "{text}");
+    let text = refused(options("hangs on start", place.path()));
+    assert!(text.contains("has not started within"), "{text}");
+
+    let other = tempfile::tempdir().expect("a directory for temporary files is there");
+    let engine = PluginEngine::start(options("hangs on open", other.path())).expect("it starts");
+    let open = OpenOptions { mode: OpenMode::CreateNew, segment_bytes: 1 << 20 };
+    match block_on(engine.open(LogId::default(), open)) {
+        Err(error) => assert!(whole(&error).contains("has not answered `log_open`"), "{}", whole(&error)),
+        Ok(_) => panic!("it opens"),
+    }
+}
+
+#[test]
+fn a_log_that_never_closes_is_given_up_and_not_opened_again() {
+    let wrong = start("closes never").expect("it starts");
+    let wal = wrong.open();
+    let close = block_on(Pending::start(|done| wal.close(done)));
+    match close {
+        Err(error) => assert!(whole(&error).contains("has not completed `log_close`"), "{}", whole(&error)),
+        Ok(()) => panic!("it closes"),
+    }
+    let open = OpenOptions { mode: OpenMode::Existing, segment_bytes: 1 << 20 };
+    let id = LogId { topic: TopicId([1; 16]), partition: 0 };
+    let again = block_on(wrong.engine.open(id, open)).err().map(|error| whole(&error)).unwrap_or_default();
+    assert!(again.contains("never closed the log"), "{again}");
+}
+
+#[test]
+fn a_buffer_outlives_its_log_and_engine_and_is_counted_while_it_does() {
+    let wrong = start("none").expect("it starts");
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    let chunk = read(&*wal).unwrap_or_else(|error| panic!("{error}"));
+    assert!(wrong.engine.retained_bytes() >= 16);
+    assert!(block_on(wrong.engine.close()).is_ok());
+    drop(wal);
+    assert_eq!(chunk.bytes.to_bytes(), &b"sixteen letters."[..]);
+    drop(chunk);
+    assert_eq!(wrong.engine.retained_bytes(), 0);
+}

@@ -1,0 +1,108 @@
+//! Rules about what is committed: one value at each offset, on every replica, and on disk where that was promised.
+
+use super::picture::Picture;
+use super::{Judge, Violation, broken};
+use crate::facts::Fact;
+use chronik_core::ids::{LogId, Offset};
+use chronik_core::partition::leader::Durability;
+
+/// Below its watermark every replica has what was committed, and nothing else.
+pub struct Committed;
+
+impl Judge for Committed {
+    fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
+        let Fact::Stands { replica, standing } = fact else { return Ok(()) };
+        let (Some(content), Some(story)) = (picture.content(replica), picture.stories.get(&replica.log)) else {
+            return Ok(());
+        };
+        let watermark = standing.high_watermark.min(content.end);
+        if watermark > story.end && standing.epoch.0 >= 0 {
+            return broken(
+                "nobody shows more than was committed",
+                format!("n{} {} shows up to {watermark}, and {} is committed", replica.node, replica.log, story.end),
+            );
+        }
+        // What lies deeper has been compared when the watermark passed it; a log that was opened anew is compared whole.
+        let deep = Offset((watermark.0 - 64).max(0));
+        for (base, own) in content.batches.range(deep..watermark) {
+            if own.next <= watermark
+                && story.batches.get(base).is_none_or(|batch| !Picture::is_same(own, batch))
+                && *base >= story.start
+            {
+                return broken(
+                    "no offset has two values",
+                    format!(
+                        "n{} {} has {own:?} below its watermark {watermark}; committed is {:?}",
+                        replica.node,
+                        replica.log,
+                        story.batches.get(base)
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the topic promises it, what is committed is durable on enough replicas at that moment.
+pub struct Durable;
+
+impl Judge for Durable {
+    fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
+        let Fact::Stands { replica, standing } = fact else { return Ok(()) };
+        if !standing.leads {
+            return Ok(());
+        }
+        let Some((_, upto)) = picture.just_committed else { return Ok(()) };
+        let LogId { topic, partition: number } = replica.log;
+        let Some(topic) = picture.image.as_ref().and_then(|image| image.topic_by_id(topic)) else { return Ok(()) };
+        let Some(partition) = topic.partition(number) else { return Ok(()) };
+        if topic.config.durability != Durability::Fsync || partition.unsynced {
+            return Ok(());
+        }
+        let others =
+            partition.isr.iter().filter(|node| partition.leader_epoch == standing.epoch || **node == replica.node);
+        for member in others {
+            let Some(known) = picture.replicas.get(&(*member, replica.log)).filter(|known| known.is_open) else {
+                continue;
+            };
+            if known.content.durable_end < upto {
+                return broken(
+                    "what is committed is durable on all in sync",
+                    format!(
+                        "n{} commits {} up to {upto}, and on n{member} {} is durable",
+                        replica.node, replica.log, known.content.durable_end
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every member of an in-sync set, or of those eligible besides (KIP-966), has everything that was committed.
+pub struct InSync;
+
+impl Judge for InSync {
+    fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
+        let log = match fact {
+            Fact::Stands { replica, standing } if standing.leads => replica.log,
+            _ => return Ok(()),
+        };
+        let (Some(image), Some(story)) = (&picture.image, picture.stories.get(&log)) else { return Ok(()) };
+        let Some(partition) = image.partition(log.topic, log.partition) else { return Ok(()) };
+        for member in partition.isr.iter().chain(&partition.elr) {
+            let Some(known) = picture.replicas.get(&(*member, log)).filter(|known| known.is_open) else { continue };
+            if known.content.end < story.end {
+                return broken(
+                    "who is in sync has what was committed",
+                    format!(
+                        "n{member} is in sync or eligible for {log}, ends at {}, and {} is committed: {partition:?}",
+                        known.content.end, story.end
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! What there is, as facts have it: each replica's log, and what was ever committed.
+
+use super::Violation;
+use crate::facts::{Fact, Placed, Replica};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
+use chronik_core::metadata::Image;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A log's content, by the offset at which each batch begins.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    pub start: Offset,
+    pub end: Offset,
+    pub durable_end: Offset,
+    pub batches: BTreeMap<Offset, Placed>,
+}
+
+impl Content {
+    /// The batch that holds this offset.
+    pub fn at(&self, offset: Offset) -> Option<&Placed> {
+        self.batches.range(..=offset).next_back().map(|(_, batch)| batch).filter(|batch| batch.next > offset)
+    }
+
+    fn cut(&mut self, from: Offset) {
+        self.batches.retain(|_, batch| batch.next <= from);
+        self.end = self.batches.values().next_back().map_or(self.start, |batch| batch.next).max(self.start);
+        self.durable_end = self.durable_end.min(self.end);
+    }
+}
+
+/// A replica, and what it is known to be.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub content: Content,
+    pub standing: Option<chronik_core::driver::Standing>,
+    pub life: u64,
+    /// Its process is running.
+    pub is_open: bool,
+}
+
+/// What has been committed of a log: what any leader's watermark ever passed.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    pub batches: BTreeMap<Offset, Placed>,
+    pub end: Offset,
+    /// Below this records may be gone: somebody has dropped them in order.
+    pub start: Offset,
+}
+
+/// See the module's head.
+#[derive(Default)]
+pub struct Picture {
+    pub replicas: BTreeMap<(NodeId, LogId), Known>,
+    pub stories: BTreeMap<LogId, Story>,
+    /// The newest image that anybody has applied.
+    pub image: Option<Arc<Image>>,
+    pub image_index: u64,
+    pub is_healed: bool,
+    /// What the last fact has committed, and by whom: from where to where.
+    pub just_committed: Option<(Offset, Offset)>,
+    happened: Vec<&'static str>,
+}
+
+impl Picture {
+    pub fn take_happened(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.happened)
+    }
+
+    pub fn content(&self, replica: &Replica) -> Option<&Content> {
+        self.replicas.get(&(replica.node, replica.log)).map(|known| &known.content)
+    }
+
+    fn known(&mut self, replica: &Replica) -> &mut Known {
+        self.replicas.entry((replica.node, replica.log)).or_default()
+    }
+
+    /// Draws a fact in. What contradicts the picture itself is a violation too.
+    pub fn learn(&mut self, fact: &Fact) -> Result<(), Violation> {
+        self.just_committed = None;
+        match fact {
+            Fact::Opened { replica, start, runs } => {
+                self.happened.push("log opened");
+                let known = self.known(replica);
+                let before = std::mem::take(&mut known.content);
+                known.life = replica.life;
+                known.is_open = true;
+                known.standing = None;
+                known.content.start = *start;
+                known.content.batches = runs.iter().map(|batch| (batch.base, *batch)).collect();
+                known.content.end = runs.last().map_or(*start, |batch| batch.next);
+                known.content.durable_end = *start;
+                if before.end > known.content.end {
+                    self.happened.push("log opened with less than it had");
+                }
+            }
+            Fact::Appended { replica, run } => {
+                let content = &mut self.known(replica).content;
+                content.batches.insert(run.base, *run);
+                content.end = run.next;
+            }
+            Fact::Cut { replica, from } => {
+                let content = &mut self.known(replica).content;
+                if content.end > *from {
+                    content.cut(*from);
+                    self.happened.push("follower's log cut");
+                }
+            }
+            Fact::Reset { replica, start } => {
+                self.known(replica).content =
+                    Content { start: *start, end: *start, durable_end: *start, batches: BTreeMap::new() };
+                self.happened.push("follower's log reset");
+            }
+            Fact::Trimmed { replica, start } => {
+                let content = &mut self.known(replica).content;
+                content.start = content.start.max(*start);
+                content.batches.retain(|_, batch| batch.next > *start);
+                self.happened.push("log trimmed");
+                let story = self.stories.entry(replica.log).or_default();
+                story.start = story.start.max(*start);
+            }
+            Fact::Durable { replica, end } => self.known(replica).content.durable_end = *end,
+            Fact::Stands { replica, standing } => {
+                let known = self.known(replica);
+                let before = known.standing.replace(*standing);
+                if standing.leads && before.is_none_or(|before| !before.leads || before.epoch != standing.epoch) {
+                    self.happened.push("leader begins");
+                }
+                if standing.leads {
+                    self.commit(replica, standing.high_watermark)?;
+                }
+            }
+            Fact::Deleted { replica } => {
+                self.replicas.remove(&(replica.node, replica.log));
+                self.happened.push("replica deleted");
+            }
+            Fact::Ended { node, power, disk } => {
+                self.happened.push(if *disk {
+                    "process ended with its disk"
+                } else if *power {
+                    "process ended by a power cut"
+                } else {
+                    "process ended"
+                });
+                if *disk {
+                    self.replicas.retain(|(of, _), _| of != node);
+                }
+                for (_, known) in self.replicas.iter_mut().filter(|((of, _), _)| of == node) {
+                    known.is_open = false;
+                    known.standing = None;
+                }
+            }
+            Fact::Applied { index, image, .. } => {
+                if *index > self.image_index {
+                    self.see_changes(image);
+                    self.image_index = *index;
+                    self.image = Some(image.clone());
+                }
+            }
+            Fact::Installed { index, image, .. } => {
+                self.happened.push("metadata snapshot installed");
+                if *index > self.image_index {
+                    self.image_index = *index;
+                    self.image = Some(image.clone());
+                }
+            }
+            Fact::Acknowledged { .. } => self.happened.push("acknowledged with acks=all"),
+            Fact::Read { batches, .. } if !batches.is_empty() => self.happened.push("read"),
+            Fact::Controls { .. } => self.happened.push("controller begins"),
+            Fact::Healed => self.is_healed = true,
+            Fact::Read { .. } | Fact::Latest { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn see_changes(&mut self, image: &Arc<Image>) {
+        let Some(before) = &self.image else { return };
+        let mut happened = Vec::new();
+        for topic in image.topics() {
+            for (number, is) in (0..).zip(&topic.partitions) {
+                let Some(was) = before.partition(topic.id, number) else { continue };
+                if std::ptr::eq(is, was) || is == was {
+                    continue;
+                }
+                if is.isr.len() < was.isr.len() {
+                    happened.push("in-sync set shrank");
+                }
+                if is.isr.len() > was.isr.len() {
+                    happened.push("in-sync set grew");
+                }
+                if is.leader != was.leader {
+                    happened.push(if is.leader.is_none() { "partition without leader" } else { "leader elected" });
+                }
+                if is.elr.len() > was.elr.len() {
+                    happened.push("replica eligible (KIP-966)");
+                }
+                if is.is_reassigning() && !was.is_reassigning() {
+                    happened.push("reassignment begins");
+                }
+                if !is.is_reassigning() && was.is_reassigning() {
+                    happened.push("reassignment ends");
+                }
+                if is.unclean_epoch != was.unclean_epoch {
+                    happened.push("unclean election");
+                }
+            }
+        }
+        let fenced = |image: &Image| image.brokers().values().filter(|broker| broker.fenced).count();
+        if fenced(image) > fenced(before) {
+            happened.push("broker fenced");
+        }
+        self.happened.extend(happened);
+    }
+
+    /// A leader's watermark is there: what lies below is committed, once and for all.
+    fn commit(&mut self, replica: &Replica, upto: Offset) -> Result<(), Violation> {
+        let Some(known) = self.replicas.get(&(replica.node, replica.log)) else { return Ok(()) };
+        let story = self.stories.entry(replica.log).or_default();
+        if upto <= story.end {
+            return Ok(());
+        }
+        let from = story.end.max(known.content.start);
+        let mut at = from;
+        while at < upto {
+            let Some(batch) = known.content.at(at) else {
+                return Err(Violation {
+                    rule: "committed records are there",
+                    what: format!("n{} commits {} up to {upto} and has nothing at {at}", replica.node, replica.log),
+                });
+            };
+            story.batches.insert(batch.base, *batch);
+            at = batch.next;
+        }
+        self.just_committed = Some((story.end, upto));
+        story.end = upto;
+        self.happened.push("committed");
+        Ok(())
+    }
+
+    /// Whether two replicas, or a replica and what is committed, have the same batch there.
+    pub fn is_same(one: &Placed, other: &Placed) -> bool {
+        one.base == other.base && one.crc == other.crc && one.epoch == other.epoch
+    }
+}
+
+/// A leader epoch of a log.
+pub type Epoch = (LogId, LeaderEpoch);

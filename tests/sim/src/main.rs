@@ -1,0 +1,235 @@
+//! `chronik-sim`: thousands of hours of a cluster's trouble, from seeds.
+//!
+//! ```text
+//! chronik-sim --seeds 1000            as many stories, from a seed that is drawn and printed
+//! chronik-sim --seed 4711 --trace     one of them, told aloud
+//! ```
+
+mod mutants;
+
+use chronik_sim::world::{Outcome, run};
+use clap::Parser;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Tells stories of a cluster under faults, and looks whether what must hold does.
+#[derive(Debug, Parser)]
+#[command(name = "chronik-sim", version)]
+struct Arguments {
+    /// How many stories to tell.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// Stop after so many seconds, however many stories that were.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// The first seed; drawn from the clock unless it is given.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Only this one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Every line of the story, as it happens; with --seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Tell each story twice, and compare.
+    #[arg(long)]
+    twice: bool,
+    /// Stories told at the same time; as many as there are processors unless it is given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Go on after a violation.
+    #[arg(long)]
+    keep_going: bool,
+    /// Stop after so many violations, and print only how many stories each took: what the proof by mutants reads.
+    #[arg(long)]
+    terse: Option<usize>,
+    /// Switch off one guard of the production code after the other, in a copy of it, and look whether it is missed; with a
+    /// name, only that one.
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    mutants: Option<String>,
+}
+
+/// For how long a missing guard is looked for, unless it is said.
+const MUTANT_SECONDS: u64 = 120;
+/// Lines of a story that are shown for a violation.
+const TAIL_LINES: usize = 60;
+
+#[derive(Default)]
+struct Sum {
+    stories: u64,
+    simulated: Duration,
+    turns: u64,
+    faults: BTreeMap<&'static str, u64>,
+    seen: BTreeMap<&'static str, u64>,
+    violations: Vec<(u64, u64, Outcome)>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, place: u64, outcome: Outcome) {
+        self.stories += 1;
+        self.simulated += outcome.simulated;
+        self.turns += outcome.turns;
+        outcome.faults.iter().for_each(|(name, count)| *self.faults.entry(name).or_default() += count);
+        outcome.seen.iter().for_each(|(name, count)| *self.seen.entry(name).or_default() += count);
+        if outcome.violation.is_some() {
+            self.violations.push((place, seed, outcome));
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(only) = &arguments.mutants {
+        return mutants::prove(only, arguments.seeds, arguments.seconds.unwrap_or(MUTANT_SECONDS));
+    }
+    if let Some(seed) = arguments.seed {
+        return one(seed, arguments.trace);
+    }
+    let drawn = || {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        since.as_millis() as u64 % 1_000_000_000 * 1_000
+    };
+    let first = arguments.from.unwrap_or_else(drawn);
+    if arguments.terse.is_none() {
+        println!("stories from seed {first} on; --from {first} tells the same again");
+    }
+    let (sum, took) = many(&arguments, first);
+    if arguments.terse.is_some() {
+        let mut before = 0;
+        let mut places: Vec<_> = sum.violations.iter().collect();
+        places.sort_by_key(|(place, ..)| *place);
+        for (place, _, outcome) in places {
+            let rule = outcome.violation.as_ref().map_or("", |violation| violation.rule);
+            println!("{} {rule}", place + 1 - before);
+            before = place + 1;
+        }
+    } else {
+        print(&sum, took);
+    }
+    if sum.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one(seed: u64, is_loud: bool) -> ExitCode {
+    let outcome = run(seed, is_loud);
+    match &outcome.violation {
+        Some(_) => {
+            if is_loud {
+                println!("the trace's hash is {:016x}", outcome.trace_hash);
+            } else {
+                tell(seed, &outcome);
+            }
+            ExitCode::FAILURE
+        }
+        None => {
+            let Outcome { described, trace_hash, simulated, turns, .. } = &outcome;
+            println!(
+                "seed {seed}: {described}\nall well after {simulated:?} and {turns} turns; hash {trace_hash:016x}"
+            );
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn tell(seed: u64, outcome: &Outcome) {
+    let Some(violation) = &outcome.violation else { return };
+    println!("\nseed {seed} breaks a rule: {}\n  {}", violation.rule, violation.what);
+    println!("  the story: {}\n  how it ended:", outcome.described);
+    let skipped = outcome.tail.len().saturating_sub(TAIL_LINES);
+    outcome.tail.iter().skip(skipped).for_each(|line| println!("    {line}"));
+    println!("  again, and all of it: chronik-sim --seed {seed} --trace");
+}
+
+/// A story; a machine that panics has broken a rule, too.
+fn attempt(seed: u64) -> Outcome {
+    std::panic::catch_unwind(|| run(seed, false)).unwrap_or_else(|panicked| {
+        let words = panicked.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panicked.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        Outcome {
+            violation: Some(chronik_sim::check::Violation {
+                rule: "nothing panics",
+                what: words.unwrap_or_else(|| "without words".into()),
+            }),
+            trace_hash: 0,
+            tail: Vec::new(),
+            described: "see the panic".into(),
+            simulated: Duration::ZERO,
+            turns: 0,
+            faults: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    })
+}
+
+fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
+    let began = Instant::now();
+    let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let sum = Mutex::new(Sum::default());
+    let told = Mutex::new(Instant::now());
+    let limit = arguments.seconds.map(Duration::from_secs);
+    let work = || {
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let late = limit.is_some_and(|limit| began.elapsed() >= limit);
+            if place >= arguments.seeds || late || is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let seed = first + place;
+            let mut outcome = attempt(seed);
+            if arguments.twice {
+                let again = attempt(seed);
+                if again.trace_hash != outcome.trace_hash {
+                    outcome.violation = Some(chronik_sim::check::Violation {
+                        rule: "the same seed tells the same story",
+                        what: format!("hashes {:016x} and {:016x}", outcome.trace_hash, again.trace_hash),
+                    });
+                }
+            }
+            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+            if outcome.violation.is_some() {
+                if arguments.terse.is_none() {
+                    tell(seed, &outcome);
+                }
+                let is_enough = match arguments.terse {
+                    Some(most) => sum.violations.len() + 1 >= most,
+                    None => !arguments.keep_going,
+                };
+                is_over.fetch_or(is_enough, Ordering::Relaxed);
+            }
+            sum.add(seed, place, outcome);
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if arguments.terse.is_none() && told.elapsed() > Duration::from_secs(10) {
+                *told = Instant::now();
+                let hours = sum.simulated.as_secs_f64() / 3_600.0;
+                println!("  {} stories, {hours:.2} hours, {} violations", sum.stories, sum.violations.len());
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
+    (sum.into_inner().unwrap_or_else(PoisonError::into_inner), began.elapsed())
+}
+
+fn print(sum: &Sum, took: Duration) {
+    let (hours, seconds) = (sum.simulated.as_secs_f64() / 3_600.0, took.as_secs_f64().max(0.001));
+    println!("\nwhat happened");
+    sum.seen.iter().for_each(|(name, count)| println!("  {count:>9}  {name}"));
+    println!("faults");
+    sum.faults.iter().for_each(|(name, count)| println!("  {count:>9}  {name}"));
+    println!(
+        "\n{} stories, {hours:.2} simulated hours in {seconds:.0} s: {:.4} hours per second, {:.0} times real time, {} turns",
+        sum.stories,
+        hours / seconds,
+        sum.simulated.as_secs_f64() / seconds,
+        sum.turns
+    );
+    let broken: Vec<_> = sum.violations.iter().map(|(_, seed, outcome)| (seed, &outcome.violation)).collect();
+    for (seed, violation) in &broken {
+        if let Some(violation) = violation {
+            println!("seed {seed}: {}", violation.rule);
+        }
+    }
+    println!("{} violations", broken.len());
+}

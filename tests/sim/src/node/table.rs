@@ -1,0 +1,249 @@
+//! The replicas of a node, opened, changed and deleted as the metadata says.
+
+use super::Around;
+use super::group::Group;
+use super::partition::{Partition, read_all};
+use super::watched::Watched;
+use crate::facts::{Fact, Replica};
+use chronik_core::driver::{Assumption, Part};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
+use chronik_core::metadata::{Change, Delta, Image, Topic};
+use chronik_core::partition::leader::Durability;
+use chronik_core::partition::replicas::Membership;
+use chronik_core::replication::{Attached, Event, Message};
+use chronik_core::wal::{EngineError, OpenMode, OpenOptions, Wal, WalEngine};
+use chronik_storage_segment::SegmentEngine;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+struct Assignment {
+    id: LogId,
+    assumption: Assumption,
+    segment_bytes: u64,
+}
+
+/// See the module's head.
+pub struct Table {
+    around: Around,
+    engine: SegmentEngine,
+    lag_max: Duration,
+    /// Whoever acts on the metadata does so alone, so that nobody acts on an older image after a newer one.
+    turn: futures::lock::Mutex<()>,
+    replicas: RefCell<BTreeMap<LogId, Rc<Partition>>>,
+    damaged: RefCell<Vec<LogId>>,
+    unopened: RefCell<BTreeSet<LogId>>,
+    sessions: RefCell<BTreeMap<NodeId, Offset>>,
+}
+
+impl Table {
+    pub fn new(around: Around, engine: SegmentEngine, lag_max: Duration) -> Rc<Self> {
+        Rc::new(Self {
+            around,
+            engine,
+            lag_max,
+            turn: futures::lock::Mutex::new(()),
+            replicas: RefCell::default(),
+            damaged: RefCell::default(),
+            unopened: RefCell::default(),
+            sessions: RefCell::default(),
+        })
+    }
+
+    pub fn get(&self, id: LogId) -> Option<Rc<Partition>> {
+        self.replicas.borrow().get(&id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Rc<Partition>> {
+        self.replicas.borrow().values().cloned().collect()
+    }
+
+    pub fn offline(&self) -> Vec<LogId> {
+        let mut offline = self.unopened.borrow().clone();
+        offline.extend(self.all().iter().filter(|partition| partition.has_failed()).map(|partition| partition.id));
+        offline.into_iter().collect()
+    }
+
+    pub fn session(&self, peer: NodeId) -> Option<Offset> {
+        self.sessions.borrow().get(&peer).copied()
+    }
+
+    fn assignment(&self, topic: &Topic, partition: i32) -> Option<Assignment> {
+        let facts = topic.partition(partition)?;
+        let node = self.around.node;
+        if !facts.replicas.contains(&node) {
+            return None;
+        }
+        let part = if facts.leader == Some(node) {
+            let membership = Membership {
+                replicas: facts.replicas.iter().copied().collect(),
+                in_sync: facts.isr.iter().copied().collect(),
+                in_sync_min: facts.in_sync_min(&topic.config),
+                partition_epoch: facts.partition_epoch,
+            };
+            Part::Lead { membership, lag_max: self.lag_max }
+        } else {
+            Part::Follow { leader: facts.leader, unclean_epoch: facts.unclean_epoch }
+        };
+        let durability =
+            if facts.is_unsynced(&topic.config) { Durability::Replicated } else { topic.config.durability };
+        Some(Assignment {
+            id: LogId { topic: topic.id, partition },
+            assumption: Assumption { epoch: facts.leader_epoch, durability, part },
+            segment_bytes: topic.config.segment_bytes,
+        })
+    }
+
+    fn assignments(&self, image: &Image) -> Vec<Assignment> {
+        let of = |topic: &Arc<Topic>| {
+            let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+            (0..count).filter_map(|partition| self.assignment(topic, partition)).collect::<Vec<_>>()
+        };
+        image.topics().flat_map(of).collect()
+    }
+
+    /// From now on it hears of every change of the metadata; opens what there is.
+    pub async fn begin(self: &Rc<Self>, group: &Group) {
+        let _turn = self.turn.lock().await;
+        let image = group.listen(self.clone());
+        self.assign(self.assignments(&image)).await;
+    }
+
+    /// As nobody's followers; gives those logs that have lost what was committed.
+    pub async fn open_idle(&self, image: &Image) -> Vec<LogId> {
+        let idle = |mut assignment: Assignment| {
+            assignment.assumption.epoch = LeaderEpoch(-1);
+            assignment.assumption.part = Part::Follow { leader: None, unclean_epoch: None };
+            assignment
+        };
+        self.assign(self.assignments(image).into_iter().map(idle).collect()).await;
+        self.damaged.borrow().clone()
+    }
+
+    async fn assign(&self, assignments: Vec<Assignment>) {
+        let latest: BTreeMap<LogId, Assignment> = assignments.into_iter().map(|wanted| (wanted.id, wanted)).collect();
+        for wanted in latest.into_values() {
+            match self.get(wanted.id) {
+                Some(open) => adopt(&open, wanted.assumption),
+                None => {
+                    let id = wanted.id;
+                    match self.open(wanted).await {
+                        Ok(()) => drop(self.unopened.borrow_mut().remove(&id)),
+                        Err(why) => {
+                            self.around.sim.tell(|| format!("n{} has no log {id}: {why}", self.around.node));
+                            self.unopened.borrow_mut().insert(id);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn open(&self, wanted: Assignment) -> Result<(), String> {
+        let Assignment { id, assumption, segment_bytes } = wanted;
+        let node = self.around.node;
+        // Small segments, so that logs have several.
+        let segment_bytes = segment_bytes.min(self.around.segment_bytes);
+        let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
+        let log = Watched::over(self.engine.open(id, options).await.map_err(|why| format!("{why:?}"))?);
+        let replica = Replica { node, life: self.around.process.0, log: id };
+        let runs = read_all(&*log).await.map_err(|why| format!("{why:?}"))?;
+        let recovered = Partition::read_back(&self.around, &*log).await.map_err(|why| format!("{why:?}"))?;
+        self.around.tell(Fact::Opened { replica, start: log.state().start, runs });
+        if recovered.is_damaged() {
+            self.around.sim.tell(|| format!("n{node} {id} has lost what was committed"));
+            self.damaged.borrow_mut().push(id);
+        }
+        let known = self.sessions.borrow().keys().copied().collect();
+        let partition = Partition::open(id, log, recovered, assumption, known, self.around.clone());
+        self.replicas.borrow_mut().insert(id, partition);
+        Ok(())
+    }
+
+    /// What the replication channel reports.
+    pub fn take(&self, event: Event) {
+        match event {
+            Event::Message { from, log, message } => {
+                if let Some(partition) = self.get(log) {
+                    partition.received(from, message);
+                } else if let Message::Attach(attach) = message {
+                    let answer = Attached::NotYet { epoch: attach.epoch };
+                    self.around.net.replicate_to(self.around.node, from, log, Message::Attached(answer));
+                }
+            }
+            Event::Up { peer, broker_epoch } => {
+                self.sessions.borrow_mut().insert(peer, broker_epoch);
+                self.all().iter().for_each(|partition| partition.session_up(peer));
+            }
+            Event::Down { peer } => {
+                self.sessions.borrow_mut().remove(&peer);
+                self.all().iter().for_each(|partition| partition.session_down(peer));
+            }
+        }
+    }
+
+    async fn delete(&self, ids: impl IntoIterator<Item = LogId>) {
+        for id in ids {
+            let gone = self.replicas.borrow_mut().remove(&id);
+            self.unopened.borrow_mut().remove(&id);
+            if let Some(partition) = gone {
+                partition.close();
+                self.around.tell(Fact::Deleted { replica: partition.replica });
+            }
+            match self.engine.delete(id).await {
+                Ok(()) | Err(EngineError::NotFound(_)) => {}
+                Err(why) => self.around.sim.tell(|| format!("n{} cannot delete {id}: {why:?}", self.around.node)),
+            }
+        }
+    }
+
+    /// The metadata has changed.
+    pub async fn applied(&self, image: &Arc<Image>, delta: &Delta) {
+        let _turn = self.turn.lock().await;
+        let mut assigned = BTreeMap::new();
+        let mut gone = Vec::new();
+        for change in &delta.changes {
+            match change {
+                Change::PartitionAdded { topic, partition } | Change::PartitionChanged { topic, partition } => {
+                    let Some(of) = image.topic_by_id(*topic) else { continue };
+                    let id = LogId { topic: *topic, partition: *partition };
+                    match self.assignment(of, *partition) {
+                        Some(assignment) => drop(assigned.insert(id, assignment)),
+                        None if self.get(id).is_some() => gone.push(id),
+                        None => {}
+                    }
+                }
+                Change::TopicDeleted(topic) => {
+                    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                    self.delete((0..count).map(|partition| LogId { topic: topic.id, partition })).await;
+                }
+                Change::TopicConfig(topic) => {
+                    if let Some(topic) = image.topic_by_id(*topic) {
+                        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                        let all = (0..count).filter_map(|partition| self.assignment(topic, partition));
+                        assigned.extend(all.map(|assignment| (assignment.id, assignment)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.assign(assigned.into_values().collect()).await;
+        self.delete(gone).await;
+    }
+}
+
+fn adopt(partition: &Rc<Partition>, wanted: Assumption) {
+    let membership = match &wanted.part {
+        Part::Lead { membership, .. } => Some((wanted.epoch, membership.clone())),
+        Part::Follow { .. } => None,
+    };
+    let durability = wanted.durability;
+    partition.assume(wanted);
+    partition.set_durability(durability);
+    if let Some((epoch, membership)) = membership {
+        partition.applied(epoch, membership);
+    }
+}

@@ -130,6 +130,10 @@ impl WalEngine for MetadataApart {
         self.of(id).delete(id).await
     }
 
+    async fn set_aside(&self, id: LogId) -> Result<(), EngineError> {
+        self.of(id).set_aside(id).await
+    }
+
     /// The device is the plug-in's: records are what fills it.
     fn usage(&self) -> Usage {
         let (plugin, built_in) = (self.plugin.usage(), self.built_in.usage());

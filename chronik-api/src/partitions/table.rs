@@ -30,6 +30,8 @@ pub struct Assignment {
     pub metrics: Arc<TopicMetrics>,
     pub assumption: Assumption,
     pub segment_bytes: u64,
+    /// Another node leads, and nobody counts on what is here: a log that turns out to be damaged may begin anew.
+    pub is_replaceable: bool,
 }
 
 /// Why a partition could not be opened.
@@ -41,6 +43,18 @@ pub enum OpenError {
     Log { topic: String, index: i32, source: WalError },
     #[error("partition {index} of topic {topic}: {what}")]
     NotBatches { topic: String, index: i32, what: batch::NotABatch },
+}
+
+impl OpenError {
+    /// Whether what is stored is not what was stored, and opening it again will not help.
+    fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Engine { source: EngineError::Corrupt { .. }, .. }
+                | Self::Log { source: WalError::Corrupt { .. }, .. }
+                | Self::NotBatches { .. }
+        )
+    }
 }
 
 /// See the module's head.
@@ -103,18 +117,22 @@ impl PartitionTable {
         let latest: BTreeMap<LogId, Assignment> = assignments.into_iter().map(|wanted| (wanted.id, wanted)).collect();
         for wanted in latest.into_values() {
             match self.get(wanted.id.topic, wanted.id.partition) {
+                Some(open) if open.is_damaged() && wanted.is_replaceable => {
+                    self.take_out(wanted.id);
+                    waiting.push((wanted, true));
+                }
                 Some(open) => adopt(&open, wanted.assumption),
-                None => waiting.push(wanted),
+                None => waiting.push((wanted, false)),
             }
         }
         let mut opening = JoinSet::new();
         let mut failures = Vec::new();
         loop {
             while opening.len() < OPENING_MAX
-                && let Some(wanted) = waiting.pop()
+                && let Some((wanted, is_damaged)) = waiting.pop()
             {
                 let (id, engine) = (wanted.id, self.engine.clone());
-                opening.spawn(async move { (id, open_log(engine, wanted).await) });
+                opening.spawn(async move { (id, open_log(engine, wanted, is_damaged).await) });
             }
             match opening.join_next().await {
                 None => return failures,
@@ -192,10 +210,7 @@ impl PartitionTable {
     /// Deletes replicas that the metadata says are not to be here any more.
     pub async fn delete(&self, ids: impl IntoIterator<Item = LogId>) -> Result<(), EngineError> {
         for id in ids {
-            let gone = self.replicas.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-            if let Some(partition) = gone {
-                partition.close();
-            }
+            self.take_out(id);
             self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             match self.engine.delete(id).await {
                 Ok(()) | Err(EngineError::NotFound(_)) => {}
@@ -203,6 +218,13 @@ impl PartitionTable {
             }
         }
         Ok(())
+    }
+
+    fn take_out(&self, id: LogId) {
+        let gone = self.replicas.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(partition) = gone {
+            partition.close();
+        }
     }
 
     /// Saves what a restart would have to read back, and closes the engine.
@@ -239,7 +261,34 @@ fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
 
 type OpenLog = (Assignment, Arc<dyn chronik_core::wal::Wal>, chronik_core::partition::recovery::Recovering);
 
-async fn open_log(engine: Arc<dyn WalEngine>, wanted: Assignment) -> Result<OpenLog, OpenError> {
+/// Opens a log; one that is damaged is set aside, and begins anew, if nobody counts on it.
+async fn open_log(
+    engine: Arc<dyn WalEngine>,
+    wanted: Assignment,
+    is_known_damaged: bool,
+) -> Result<OpenLog, OpenError> {
+    let (id, topic) = (wanted.id, wanted.topic.clone());
+    if !is_known_damaged {
+        let failure = match open_as_it_is(&engine, wanted.clone()).await {
+            Err(failure) if failure.is_damage() && wanted.is_replaceable => failure,
+            outcome => return outcome,
+        };
+        tracing::error!(error = &failure as &dyn std::error::Error, "the log is damaged");
+    }
+    match engine.set_aside(id).await {
+        Ok(()) | Err(EngineError::NotFound(_)) => {}
+        Err(source) => return Err(OpenError::Engine { topic, index: id.partition, source }),
+    }
+    tracing::warn!(
+        topic,
+        partition = id.partition,
+        log = %id,
+        "the damaged log was set aside under the same name with .damaged behind it, and is filled anew by its leader"
+    );
+    open_as_it_is(&engine, wanted).await
+}
+
+async fn open_as_it_is(engine: &Arc<dyn WalEngine>, wanted: Assignment) -> Result<OpenLog, OpenError> {
     let (topic, index) = (wanted.topic.clone(), wanted.id.partition);
     let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: wanted.segment_bytes };
     let log = match engine.open(wanted.id, options).await {

@@ -7,6 +7,7 @@
 
 mod mutants;
 
+use chronik_sim::trace::Telling;
 use chronik_sim::world::{Outcome, run};
 use clap::Parser;
 use std::collections::BTreeMap;
@@ -83,7 +84,8 @@ impl Sum {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(only) = &arguments.mutants {
-        return mutants::prove(only, arguments.seeds, arguments.seconds.unwrap_or(MUTANT_SECONDS));
+        let seconds = arguments.seconds.unwrap_or(MUTANT_SECONDS);
+        return mutants::prove(only, arguments.seeds, seconds, arguments.jobs);
     }
     if let Some(seed) = arguments.seed {
         return one(seed, arguments.trace);
@@ -113,7 +115,7 @@ fn main() -> ExitCode {
 }
 
 fn one(seed: u64, is_loud: bool) -> ExitCode {
-    let outcome = run(seed, is_loud);
+    let outcome = attempt(seed, if is_loud { Telling::Loud } else { Telling::Kept });
     match &outcome.violation {
         Some(_) => {
             if is_loud {
@@ -143,8 +145,8 @@ fn tell(seed: u64, outcome: &Outcome) {
 }
 
 /// A story; a machine that panics has broken a rule, too.
-fn attempt(seed: u64) -> Outcome {
-    std::panic::catch_unwind(|| run(seed, false)).unwrap_or_else(|panicked| {
+fn attempt(seed: u64, telling: Telling) -> Outcome {
+    std::panic::catch_unwind(|| run(seed, telling)).unwrap_or_else(|panicked| {
         let words = panicked.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panicked.downcast_ref::<&str>().map(|words| (*words).to_owned()));
         Outcome {
@@ -178,9 +180,9 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                 return;
             }
             let seed = first + place;
-            let mut outcome = attempt(seed);
+            let mut outcome = attempt(seed, Telling::Silent);
             if arguments.twice {
-                let again = attempt(seed);
+                let again = attempt(seed, Telling::Silent);
                 if again.trace_hash != outcome.trace_hash {
                     outcome.violation = Some(chronik_sim::check::Violation {
                         rule: "the same seed tells the same story",
@@ -191,7 +193,8 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             if outcome.violation.is_some() {
                 if arguments.terse.is_none() {
-                    tell(seed, &outcome);
+                    // Again, for the words.
+                    tell(seed, &attempt(seed, Telling::Kept));
                 }
                 let is_enough = match arguments.terse {
                     Some(most) => sum.violations.len() + 1 >= most,

@@ -10,7 +10,7 @@ use crate::net::{Net, Weather};
 use crate::node::{Around, Beginning, Disks, Node};
 use crate::rt::{DiskPace, Process, Sim, WORLD};
 use crate::story::Story;
-use crate::trace::Trace;
+use crate::trace::{Telling, Trace};
 use chronik_core::ids::{LogId, NodeId, TopicId};
 use chronik_core::metadata::Image;
 use chronik_core::metadata::raft::{Member, Members};
@@ -64,10 +64,10 @@ pub struct Outcome {
 }
 
 impl World {
-    fn new(seed: u64, is_loud: bool) -> Rc<Self> {
+    fn new(seed: u64, telling: Telling) -> Rc<Self> {
         let mut dice = Dice::new(seed);
         let story = Story::of(&mut dice);
-        let sim = Sim::new(dice.fork(), Trace::new(is_loud));
+        let sim = Sim::new(dice.fork(), Trace::new(telling));
         let net = Net::new(sim.clone(), story.weather);
         let members: Vec<(NodeId, Member)> = (1..=story.nodes)
             .filter_map(|id| {
@@ -420,8 +420,8 @@ impl World {
 }
 
 /// Tells the story of a seed.
-pub fn run(seed: u64, is_loud: bool) -> Outcome {
-    let world = World::new(seed, is_loud);
+pub fn run(seed: u64, telling: Telling) -> Outcome {
+    let world = World::new(seed, telling);
     world.ids().into_iter().for_each(|id| world.start(id));
     world.sim.spawn(WORLD, world.clone().watch_over());
     world.sim.spawn(WORLD, world.clone().administer());

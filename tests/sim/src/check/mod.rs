@@ -49,7 +49,7 @@ impl Default for Judges {
                 Box::new(leaders::OneLeader::default()),
                 Box::new(leaders::Watermarks::default()),
                 Box::new(leaders::Complete::default()),
-                Box::new(committed::Committed),
+                Box::new(committed::Committed::default()),
                 Box::new(committed::Durable),
                 Box::new(committed::InSync),
                 Box::new(clients::Promises::default()),

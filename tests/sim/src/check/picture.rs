@@ -23,7 +23,9 @@ impl Content {
     }
 
     fn cut(&mut self, from: Offset) {
-        self.batches.retain(|_, batch| batch.next <= from);
+        while let Some(last) = self.batches.last_entry().filter(|last| last.get().next > from) {
+            last.remove();
+        }
         self.end = self.batches.values().next_back().map_or(self.start, |batch| batch.next).max(self.start);
         self.durable_end = self.durable_end.min(self.end);
     }
@@ -114,7 +116,9 @@ impl Picture {
             Fact::Trimmed { replica, start } => {
                 let content = &mut self.known(replica).content;
                 content.start = content.start.max(*start);
-                content.batches.retain(|_, batch| batch.next > *start);
+                while let Some(first) = content.batches.first_entry().filter(|first| first.get().next <= *start) {
+                    first.remove();
+                }
                 self.happened.push("log trimmed");
                 let story = self.stories.entry(replica.log).or_default();
                 story.start = story.start.max(*start);

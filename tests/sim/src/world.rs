@@ -6,6 +6,7 @@
 use crate::check::{Judges, Violation};
 use crate::dice::Dice;
 use crate::facts::Fact;
+use crate::less::Less;
 use crate::net::{Net, Weather};
 use crate::node::{Around, Beginning, Disks, Node};
 use crate::rt::{DiskPace, Process, Sim, WORLD};
@@ -64,9 +65,10 @@ pub struct Outcome {
 }
 
 impl World {
-    fn new(seed: u64, telling: Telling) -> Rc<Self> {
+    fn new(seed: u64, telling: Telling, less: &Less) -> Rc<Self> {
         let mut dice = Dice::new(seed);
-        let story = Story::of(&mut dice);
+        let mut story = Story::of(&mut dice);
+        less.apply(&mut story);
         let sim = Sim::new(dice.fork(), Trace::new(telling));
         let net = Net::new(sim.clone(), story.weather);
         let members: Vec<(NodeId, Member)> = (1..=story.nodes)
@@ -284,6 +286,7 @@ impl World {
                 for disk in [&disks.metadata, &disks.records] {
                     disk.set_fails_syncs(false);
                     disk.set_full(false);
+                    disk.set_trouble(None);
                 }
             });
             if let Some(node) = self.node(id) {
@@ -339,7 +342,7 @@ impl World {
         if self.producing.get() > 0 {
             return Some(format!("{} producers wait to have their batches stored", self.producing.get()));
         }
-        None
+        if self.story.members > 0 { self.group_lacks() } else { None }
     }
 
     fn stands(&self, log: LogId) -> String {
@@ -421,7 +424,12 @@ impl World {
 
 /// Tells the story of a seed.
 pub fn run(seed: u64, telling: Telling) -> Outcome {
-    let world = World::new(seed, telling);
+    run_less(seed, telling, &Less::default())
+}
+
+/// The same, with something left out.
+pub fn run_less(seed: u64, telling: Telling, less: &Less) -> Outcome {
+    let world = World::new(seed, telling, less);
     world.ids().into_iter().for_each(|id| world.start(id));
     world.sim.spawn(WORLD, world.clone().watch_over());
     world.sim.spawn(WORLD, world.clone().administer());

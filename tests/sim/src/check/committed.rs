@@ -1,6 +1,6 @@
 //! Rules about what is committed: one value at each offset, on every replica, and on disk where that was promised.
 
-use super::picture::Picture;
+use super::picture::{Known, Picture};
 use super::{Judge, Violation, broken};
 use crate::facts::{Fact, Replica};
 use chronik_core::ids::{LogId, NodeId, Offset};
@@ -26,6 +26,9 @@ impl Judge for Committed {
         let (Some(content), Some(story)) = (picture.content(replica), picture.stories.get(&replica.log)) else {
             return Ok(());
         };
+        if picture.is_unsettled(replica) || story.is_void(standing.epoch) {
+            return Ok(());
+        }
         let watermark = standing.high_watermark.min(content.end);
         if watermark > story.end && standing.epoch.0 >= 0 {
             return broken(
@@ -114,9 +117,20 @@ impl Judge for InSync {
             _ => return Ok(()),
         };
         let (Some(image), Some(story)) = (&picture.image, picture.stories.get(&log)) else { return Ok(()) };
-        let Some(partition) = image.partition(log.topic, log.partition) else { return Ok(()) };
+        let Some(topic) = image.topic_by_id(log.topic) else { return Ok(()) };
+        let Some(partition) = topic.partition(log.partition) else { return Ok(()) };
+        if story.reconciled != story.unclean {
+            return Ok(());
+        }
+        // Where records are not synced, one that comes back may have lost some; it leaves the sets when it registers, and
+        // has no role before.
+        let is_idle = |known: &Known| known.standing.is_none_or(|standing| standing.epoch.0 < 0);
+        let unsynced = partition.is_unsynced(&topic.config);
         for member in partition.isr.iter().chain(&partition.elr) {
             let Some(known) = picture.replicas.get(&(*member, log)).filter(|known| known.is_open) else { continue };
+            if unsynced && is_idle(known) {
+                continue;
+            }
             if known.content.end < story.end {
                 return broken(
                     "who is in sync has what was committed",

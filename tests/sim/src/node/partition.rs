@@ -207,6 +207,16 @@ impl Partition {
         self.driver.borrow().leader().map(look)
     }
 
+    /// Which epoch wrote what, and where the log ends.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let driver = self.driver.borrow();
+        match (driver.leader(), driver.follower()) {
+            (Some(leader), _) => leader.epochs().end_of(epoch, leader.log_end()),
+            (None, Some(follower)) => follower.epochs().end_of(epoch, follower.log_end()),
+            (None, None) => None,
+        }
+    }
+
     pub fn log(&self) -> &Arc<Watched> {
         &self.log
     }

@@ -2,6 +2,7 @@
 
 use super::Around;
 use super::group::Group;
+use super::groups::Groups;
 use super::partition::{Partition, read_all};
 use super::watched::Watched;
 use crate::facts::{Fact, Replica};
@@ -37,6 +38,7 @@ pub struct Table {
     damaged: RefCell<Vec<LogId>>,
     unopened: RefCell<BTreeSet<LogId>>,
     sessions: RefCell<BTreeMap<NodeId, Offset>>,
+    groups: RefCell<Option<Rc<Groups>>>,
 }
 
 impl Table {
@@ -50,6 +52,7 @@ impl Table {
             damaged: RefCell::default(),
             unopened: RefCell::default(),
             sessions: RefCell::default(),
+            groups: RefCell::default(),
         })
     }
 
@@ -106,10 +109,12 @@ impl Table {
     }
 
     /// From now on it hears of every change of the metadata; opens what there is.
-    pub async fn begin(self: &Rc<Self>, group: &Group) {
+    pub async fn begin(self: &Rc<Self>, group: &Group, groups: &Rc<Groups>) {
         let _turn = self.turn.lock().await;
         let image = group.listen(self.clone());
         self.assign(self.assignments(&image)).await;
+        groups.adopt(&image);
+        *self.groups.borrow_mut() = Some(groups.clone());
     }
 
     /// As nobody's followers; gives those logs that have lost what was committed.
@@ -219,6 +224,10 @@ impl Table {
                 Change::TopicDeleted(topic) => {
                     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
                     self.delete((0..count).map(|partition| LogId { topic: topic.id, partition })).await;
+                    let groups = self.groups.borrow().clone();
+                    if let Some(groups) = groups {
+                        groups.topic_deleted(&topic.name, topic.id);
+                    }
                 }
                 Change::TopicConfig(topic) => {
                     if let Some(topic) = image.topic_by_id(*topic) {
@@ -232,6 +241,10 @@ impl Table {
         }
         self.assign(assigned.into_values().collect()).await;
         self.delete(gone).await;
+        let groups = self.groups.borrow().clone();
+        if let Some(groups) = groups {
+            groups.adopt(image);
+        }
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Replica {
 
 #[derive(Clone, Debug)]
 pub enum Fact {
-    /// A log was opened with this in it. `durable_end` as the engine says.
-    Opened { replica: Replica, start: Offset, runs: Vec<Placed> },
+    /// A log was opened with this in it; from some offset on it cannot be read, or all of it can.
+    Opened { replica: Replica, start: Offset, end: Offset, runs: Vec<Placed>, unreadable_from: Option<Offset> },
     /// Ordered at the log's end.
     Appended { replica: Replica, run: Placed },
     /// What reaches past `from` is gone.

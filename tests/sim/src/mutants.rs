@@ -44,9 +44,18 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
 }
 
-/// Sources only.
+/// Sources only; what is there and is no source any more goes.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
+    for entry in fs::read_dir(to)? {
+        let path = entry?.path();
+        let is_source = path.file_name().is_some_and(|name| from.join(name).exists());
+        match is_source {
+            true => {}
+            false if path.is_dir() => fs::remove_dir_all(&path)?,
+            false => fs::remove_file(&path)?,
+        }
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();

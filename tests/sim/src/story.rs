@@ -7,7 +7,7 @@ use crate::dice::Dice;
 use crate::net::Weather;
 use crate::node::NodeSettings;
 use chronik_core::metadata::raft::Settings;
-use chronik_storage_segment::SegmentOptions;
+use chronik_storage_segment::{SegmentOptions, SyncPolicy};
 use std::time::Duration;
 
 /// A kind of fault, with how often it is drawn among those of the story.
@@ -141,6 +141,8 @@ impl Story {
         let engine = SegmentOptions {
             // Written ahead or not, small, so that a story's disk is small.
             write_ahead_bytes: if dice.once_in(3) { 8 << 10 } else { 0 },
+            // As small as can be, so that it comes round, or none.
+            sync: SyncPolicy { journal_bytes: if dice.once_in(3) { 0 } else { 2 << 20 }, ..SyncPolicy::default() },
             ..SegmentOptions::default()
         };
         let node = NodeSettings {

@@ -306,6 +306,23 @@ impl World {
         self.sim.tell(|| "everything is mended".into());
     }
 
+    /// What operators do about logs that are damaged, or failed: they throw the former away, and start the process again.
+    fn repair(&self) {
+        for node in self.running() {
+            let (Some(table), id) = (node.table(), node.around.node) else { continue };
+            let corrupt = table.corrupt();
+            for log in &corrupt {
+                self.sim.tell(|| format!("n{id}'s damaged log {log} is thrown away"));
+                self.judges.borrow_mut().count("damaged log made anew from others");
+                self.with_disks(id, |disks| disks.records.throw_away(&log.to_string()));
+            }
+            if !corrupt.is_empty() {
+                self.end(id, false, false, false);
+                self.start(id);
+            }
+        }
+    }
+
     /// What is not well yet, in words.
     fn what_is_wrong(&self) -> Option<String> {
         let Some(image) = self.image() else { return Some("there is no metadata".into()) };
@@ -445,6 +462,7 @@ pub fn run_less(seed: u64, telling: Telling, less: &Less) -> Outcome {
         if !world.run_until(next) {
             return world.finish();
         }
+        world.repair();
         let Some(wrong) = world.what_is_wrong() else { break };
         if next >= deadline {
             let violation = Violation { rule: "all is well again in time", what: wrong };

@@ -120,7 +120,7 @@ impl Picture {
     pub fn learn(&mut self, fact: &Fact) -> Result<(), Violation> {
         self.just_committed = None;
         match fact {
-            Fact::Opened { replica, start, runs } => {
+            Fact::Opened { replica, start, end, runs, unreadable_from } => {
                 self.happened.push("log opened");
                 let known = self.known(replica);
                 let before = std::mem::take(&mut known.content);
@@ -130,7 +130,14 @@ impl Picture {
                 known.agreed = None;
                 known.content.start = *start;
                 known.content.batches = runs.iter().map(|batch| (batch.base, *batch)).collect();
-                known.content.end = runs.last().map_or(*start, |batch| batch.next);
+                // What cannot be read is there nevertheless, as far as anybody can say.
+                if let Some(from) = unreadable_from {
+                    let there = before.batches.range(*from..).filter(|(_, batch)| batch.next <= *end);
+                    known.content.batches.extend(there.map(|(base, batch)| (*base, *batch)));
+                    self.happened.push("damage found at the start");
+                }
+                let known = self.known(replica);
+                known.content.end = if unreadable_from.is_some() { *end } else { runs.last().map_or(*start, |batch| batch.next) };
                 known.content.durable_end = *start;
                 if before.end > known.content.end {
                     self.happened.push("log opened with less than it had");

@@ -27,6 +27,8 @@ use std::time::Duration;
 pub const GROUP: &str = "readers";
 const PROTOCOL: &str = "even";
 const REBALANCE_MS: i32 = 2_500;
+/// Fetches of one partition before a member looks at the next one.
+const READS: usize = 8;
 
 /// What a member knows of itself.
 #[derive(Default)]
@@ -278,7 +280,12 @@ impl World {
                 _ => {}
             }
             for (_, log) in share {
-                self.read_some(*log, positions).await;
+                // All there is, as far as that can be read quickly.
+                for _ in 0..READS {
+                    if !self.read_some(*log, positions).await {
+                        break;
+                    }
+                }
             }
             let news: Vec<_> = share
                 .iter()
@@ -371,9 +378,10 @@ impl World {
     }
 
     /// Moves a position on by what there is to read, which is judged as any other consumer's reading.
-    async fn read_some(self: &Rc<Self>, log: LogId, positions: &mut BTreeMap<LogId, Offset>) {
-        let Some(position) = positions.get(&log).copied() else { return };
-        let Some(leader) = self.leader_of(log) else { return };
+    /// Whether it moved.
+    async fn read_some(self: &Rc<Self>, log: LogId, positions: &mut BTreeMap<LogId, Offset>) -> bool {
+        let Some(position) = positions.get(&log).copied() else { return false };
+        let Some(leader) = self.leader_of(log) else { return false };
         let may_have_lost = self.may_have_lost(log);
         let read = move |node: Rc<Node>| async move {
             let partition = replica(&node, log)?;
@@ -385,12 +393,11 @@ impl World {
                 // What it has read may be lost where that is allowed: it begins again where the log ends.
                 return (may_have_lost && standing.leads).then_some(standing.high_watermark.min(position));
             }
-            let range = ReadRange { from: position, upto: standing.high_watermark, max_bytes: 4_096, min_one: true };
+            let range = ReadRange { from: position, upto: standing.high_watermark, max_bytes: 64 << 10, min_one: true };
             let chunk = partition.read(range).await.ok()?;
             placed(&chunk.bytes)?.last().map(|batch| batch.next)
         };
-        if let Some(next) = self.call(leader, &Rc::default(), read).await.flatten() {
-            positions.insert(log, next);
-        }
+        let next = self.call(leader, &Rc::default(), read).await.flatten();
+        next.is_some_and(|next| positions.insert(log, next) != Some(next))
     }
 }

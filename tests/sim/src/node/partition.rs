@@ -86,26 +86,32 @@ pub struct Partition {
     has_timer: Cell<bool>,
     is_writing: Cell<bool>,
     is_closed: Cell<bool>,
+    /// It has failed because what is stored cannot be read.
+    is_corrupt: Cell<bool>,
     last: Cell<Option<(Standing, Offset)>>,
     me: RefCell<std::rc::Weak<Partition>>,
 }
 
-/// Everything a log holds, in order.
-pub async fn read_all(log: &dyn Wal) -> Result<Vec<PlacedBatch>, WalError> {
+/// Everything a log holds, in order; or what can be read of it, and where that ends.
+pub async fn read_all(log: &dyn Wal) -> Result<(Vec<PlacedBatch>, Option<Offset>), WalError> {
     let state = log.state();
     let mut all = Vec::new();
     let mut from = state.start;
     while from < state.end {
         let range = ReadRange { from, upto: state.end, max_bytes: 1 << 20, min_one: true };
-        let chunk = Pending::start(|done| log.read(range, done)).await?;
+        let chunk = match Pending::start(|done| log.read(range, done)).await {
+            Ok(chunk) => chunk,
+            Err(WalError::Corrupt { .. }) => return Ok((all, Some(from))),
+            Err(why) => return Err(why),
+        };
         if chunk.bytes.is_empty() {
             break;
         }
+        let Some(batches) = placed(&chunk.bytes) else { return Ok((all, Some(from))) };
         from = chunk.next_offset;
-        let Some(batches) = placed(&chunk.bytes) else { return Err(WalError::Corrupt { offset: from }) };
         all.extend(batches);
     }
-    Ok(all)
+    Ok((all, None))
 }
 
 async fn recover(log: &dyn Wal) -> Result<Recovering, WalError> {
@@ -159,6 +165,7 @@ impl Partition {
             has_timer: Cell::new(false),
             is_writing: Cell::new(false),
             is_closed: Cell::new(false),
+            is_corrupt: Cell::new(false),
             last: Cell::new(None),
             me: RefCell::default(),
         });
@@ -197,6 +204,10 @@ impl Partition {
 
     pub fn has_failed(&self) -> bool {
         self.driver.borrow().has_failed()
+    }
+
+    pub fn is_corrupt(&self) -> bool {
+        self.is_corrupt.get()
     }
 
     pub fn is_closed(&self) -> bool {
@@ -368,6 +379,10 @@ impl Partition {
                     let _tried_again_with_the_next_news = partition.trim(upto).await;
                 }),
                 Outward::Failed { cause } => {
+                    if matches!(cause, WalError::Corrupt { .. }) {
+                        self.is_corrupt.set(true);
+                        self.around.judges.borrow_mut().count("damage found while reading");
+                    }
                     self.around.sim.tell(|| format!("n{} {} failed: {cause:?}", self.around.node, self.id));
                 }
                 Outward::Offline(why) => {

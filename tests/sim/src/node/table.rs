@@ -12,7 +12,7 @@ use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::leader::Durability;
 use chronik_core::partition::replicas::Membership;
 use chronik_core::replication::{Attached, Event, Message};
-use chronik_core::wal::{EngineError, OpenMode, OpenOptions, Wal, WalEngine};
+use chronik_core::wal::{EngineError, LogState, OpenMode, OpenOptions, Wal, WalEngine, WalError};
 use chronik_storage_segment::SegmentEngine;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,8 @@ pub struct Table {
     turn: futures::lock::Mutex<()>,
     replicas: RefCell<BTreeMap<LogId, Rc<Partition>>>,
     damaged: RefCell<Vec<LogId>>,
-    unopened: RefCell<BTreeSet<LogId>>,
+    /// With whether that is because they are damaged.
+    unopened: RefCell<BTreeMap<LogId, bool>>,
     sessions: RefCell<BTreeMap<NodeId, Offset>>,
     groups: RefCell<Option<Rc<Groups>>>,
 }
@@ -65,9 +66,17 @@ impl Table {
     }
 
     pub fn offline(&self) -> Vec<LogId> {
-        let mut offline = self.unopened.borrow().clone();
+        let mut offline: BTreeSet<LogId> = self.unopened.borrow().keys().copied().collect();
         offline.extend(self.all().iter().filter(|partition| partition.has_failed()).map(|partition| partition.id));
         offline.into_iter().collect()
+    }
+
+    /// Logs that cannot be read any more: somebody has to throw them away.
+    pub fn corrupt(&self) -> Vec<LogId> {
+        let unopened = self.unopened.borrow();
+        let mut corrupt: Vec<_> = unopened.iter().filter(|(_, corrupt)| **corrupt).map(|(id, _)| *id).collect();
+        corrupt.extend(self.all().iter().filter(|partition| partition.is_corrupt()).map(|partition| partition.id));
+        corrupt
     }
 
     pub fn session(&self, peer: NodeId) -> Option<Offset> {
@@ -137,9 +146,9 @@ impl Table {
                     let id = wanted.id;
                     match self.open(wanted).await {
                         Ok(()) => drop(self.unopened.borrow_mut().remove(&id)),
-                        Err(why) => {
+                        Err((why, is_corrupt)) => {
                             self.around.sim.tell(|| format!("n{} has no log {id}: {why}", self.around.node));
-                            self.unopened.borrow_mut().insert(id);
+                            self.unopened.borrow_mut().insert(id, is_corrupt);
                         }
                     }
                 }
@@ -147,17 +156,23 @@ impl Table {
         }
     }
 
-    async fn open(&self, wanted: Assignment) -> Result<(), String> {
+    /// On failure why, and whether the log is damaged.
+    async fn open(&self, wanted: Assignment) -> Result<(), (String, bool)> {
         let Assignment { id, assumption, segment_bytes } = wanted;
         let node = self.around.node;
         // Small segments, so that logs have several.
         let segment_bytes = segment_bytes.min(self.around.segment_bytes);
         let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
-        let log = Watched::over(self.engine.open(id, options).await.map_err(|why| format!("{why:?}"))?);
+        let opened = self.engine.open(id, options).await;
+        let log = Watched::over(
+            opened.map_err(|why| (format!("{why:?}"), matches!(why, EngineError::Corrupt { .. })))?,
+        );
+        let unread = |why| (format!("{why:?}"), matches!(why, WalError::Corrupt { .. }));
         let replica = Replica { node, life: self.around.process.0, log: id };
-        let runs = read_all(&*log).await.map_err(|why| format!("{why:?}"))?;
-        let recovered = Partition::read_back(&self.around, &*log).await.map_err(|why| format!("{why:?}"))?;
-        self.around.tell(Fact::Opened { replica, start: log.state().start, runs });
+        let (runs, unreadable_from) = read_all(&*log).await.map_err(unread)?;
+        let recovered = Partition::read_back(&self.around, &*log).await.map_err(unread)?;
+        let LogState { start, end, .. } = log.state();
+        self.around.tell(Fact::Opened { replica, start, end, runs, unreadable_from });
         if recovered.is_damaged() {
             self.around.sim.tell(|| format!("n{node} {id} has lost what was committed"));
             self.damaged.borrow_mut().push(id);

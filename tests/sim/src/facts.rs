@@ -29,8 +29,8 @@ pub struct Replica {
 
 #[derive(Clone, Debug)]
 pub enum Fact {
-    /// A log was opened with this in it. `durable_end` as the engine says.
-    Opened { replica: Replica, start: Offset, runs: Vec<Placed> },
+    /// A log was opened with this in it; from some offset on it cannot be read, or all of it can.
+    Opened { replica: Replica, start: Offset, end: Offset, runs: Vec<Placed>, unreadable_from: Option<Offset> },
     /// Ordered at the log's end.
     Appended { replica: Replica, run: Placed },
     /// What reaches past `from` is gone.
@@ -48,9 +48,10 @@ pub enum Fact {
     /// A node's process has ended. With `power`, what was not synced may be gone; with `disk`, all is.
     Ended { node: NodeId, power: bool, disk: bool },
     /// A producer was told that its batch is stored on all that are in sync, there.
-    Acknowledged { log: LogId, producer: i64, sequence: i32, last_sequence: i32, base: Offset, crc: u32 },
+    /// `epoch`: in which the leader was when it took the batch.
+    Acknowledged { log: LogId, epoch: LeaderEpoch, producer: i64, sequence: i32, base: Offset, crc: u32 },
     /// A consumer was given these, as committed. `from`: where it had asked.
-    Read { consumer: u64, node: NodeId, log: LogId, from: Offset, batches: Vec<Placed> },
+    Read { consumer: u64, node: NodeId, epoch: LeaderEpoch, log: LogId, from: Offset, batches: Vec<Placed> },
     /// A leader that knows all that was shown before says where the log ends for consumers.
     Latest { node: NodeId, log: LogId, epoch: LeaderEpoch, high_watermark: Offset },
     /// A node's image after an entry of the metadata, and what tells that entry from others.
@@ -59,6 +60,13 @@ pub enum Fact {
     Installed { node: NodeId, index: u64, image: Arc<Image> },
     /// A node leads the metadata's group, and may act.
     Controls { node: NodeId, life: u64, term: u64 },
+    /// A member of the group was given its share.
+    Assigned { generation: i32, member: String, logs: Vec<LogId> },
+    /// A member, or with a negative generation nobody, was told that the group's offset is stored. `of` and `epoch`: which
+    /// log the coordinator wrote to, and in which epoch it led that.
+    OffsetCommitted { of: LogId, epoch: LeaderEpoch, generation: i32, log: LogId, offset: Offset },
+    /// Somebody was told of the group's offset.
+    OffsetFetched { of: LogId, epoch: LeaderEpoch, log: LogId, offset: Option<i64> },
     /// From here on everything is well.
     Healed,
 }

@@ -1,5 +1,6 @@
 //! What goes wrong, and what operators do meanwhile.
 
+use crate::disk::Trouble;
 use crate::rt::{DiskPace, WORLD};
 use crate::story::Fault;
 use crate::world::World;
@@ -7,6 +8,8 @@ use chronik_core::ids::{NodeId, TopicId};
 use chronik_core::metadata::controller::{
     self, AlterOp, AlterResource, ElectionKind, NewTopic, Reassignment, ResourceAlteration, TopicRef,
 };
+use chronik_core::metadata::names::CONSUMER_OFFSETS;
+use chronik_core::partition::retention::{Retention, start_after_retention};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,7 +26,9 @@ impl World {
             }
             let (fault, nodes) = (self.sim.roll(|dice| dice.pick(&self.story.faults).copied()), self.ids());
             let (Some(fault), Some(node)) = (fault, self.sim.roll(|dice| dice.pick(&nodes).copied())) else { return };
-            self.do_harm(fault, node);
+            if self.sim.elapsed() >= self.story.quiet_until {
+                self.do_harm(fault, node);
+            }
         }
     }
 
@@ -45,6 +50,7 @@ impl World {
         match fault {
             Fault::Wipe => return self.wipe(node),
             Fault::Shorten => return self.shorten(span),
+            Fault::Rot | Fault::Misdirect => return self.spoil(fault),
             _ => {}
         }
         self.count_fault(fault.name());
@@ -133,8 +139,63 @@ impl World {
                 self.with_disks(node, |disks| disks.records.set_full(true));
                 self.later(span, move |world| world.with_disks(node, |disks| disks.records.set_full(false)));
             }
-            Fault::Wipe | Fault::Shorten => {}
+            Fault::FailCalls | Fault::LackRoom => {
+                let is_about_room = fault == Fault::LackRoom;
+                let metadata = self.sim.roll(|dice| dice.once_in(4));
+                let trouble = self.sim.roll(|dice| Trouble {
+                    per_mille: dice.between(1, if is_about_room { 200 } else { 20 }),
+                    is_about_room,
+                    dice: dice.fork(),
+                });
+                self.with_disks(node, |disks| {
+                    let disk = if metadata { &disks.metadata } else { &disks.records };
+                    disk.set_trouble(Some(trouble));
+                });
+                self.later(span, move |world| {
+                    world.with_disks(node, |disks| {
+                        disks.metadata.set_trouble(None);
+                        disks.records.set_trouble(None);
+                    });
+                    let is_hurt =
+                        world.node(node).and_then(|node| node.table()).is_none_or(|table| !table.offline().is_empty());
+                    if is_hurt {
+                        world.end(node, false, false, false);
+                    }
+                });
+            }
+            Fault::Wipe | Fault::Shorten | Fault::Rot | Fault::Misdirect => {}
         }
+    }
+
+    /// What one node has may be lost: everything of it that counts is somewhere else, too.
+    fn is_survived_without(&self, id: NodeId) -> bool {
+        self.image().is_some_and(|image| {
+            image.topics().all(|topic| {
+                topic.partitions.iter().all(|partition| {
+                    let holders = partition.isr.iter().chain(&partition.elr).filter(|holder| **holder != id).count();
+                    holders > 0 && partition.in_sync_min(&topic.config) > 1
+                })
+            })
+        })
+    }
+
+    /// A bit of a log turns over, or an index is written over a part of it. In one story only one node has such a disk.
+    fn spoil(self: &Rc<Self>, fault: Fault) {
+        let Some(id) = self.ids().first().copied().filter(|id| self.is_survived_without(*id)) else { return };
+        let Some(table) = self.node(id).and_then(|node| node.table()) else { return };
+        let logs: Vec<_> = table.all().iter().map(|log| (log.id.to_string(), log.checkpointed_watermark())).collect();
+        let Some((log, watermark)) = self.sim.roll(|dice| dice.pick(&logs).cloned()) else { return };
+        self.with_disks(id, |disks| {
+            let mut dice = self.sim.roll(crate::dice::Dice::fork);
+            let what = match fault {
+                Fault::Rot => disks.records.rot(&log, watermark.0, &mut dice),
+                _ => disks.records.misdirect(&log, watermark.0, &mut dice).then(|| "an index".to_owned()),
+            };
+            if let Some(what) = what {
+                self.count_fault(fault.name());
+                self.sim.tell(|| format!("-- {}: {what}, {log} of n{id}", fault.name()));
+            }
+        });
     }
 
     fn end_for(self: &Rc<Self>, node: NodeId, span: Duration, power: bool) {
@@ -174,14 +235,8 @@ impl World {
     /// copy. What is beside the log says that more was committed. In one story only one node has such a disk, and others
     /// must have what it had.
     fn shorten(self: &Rc<Self>, span: Duration) {
-        let (Some(image), Some(id)) = (self.image(), self.ids().first().copied()) else { return };
-        let is_survived = image.topics().all(|topic| {
-            topic.partitions.iter().all(|partition| {
-                let holders = partition.isr.iter().chain(&partition.elr).filter(|holder| **holder != id).count();
-                holders > 0 && partition.in_sync_min(&topic.config) > 1
-            })
-        });
-        let Some(table) = self.node(id).and_then(|node| node.table()).filter(|_| is_survived) else { return };
+        let Some(id) = self.ids().first().copied().filter(|id| self.is_survived_without(*id)) else { return };
+        let Some(table) = self.node(id).and_then(|node| node.table()) else { return };
         let logs: Vec<_> = table.all().iter().map(|log| (log.id.to_string(), log.checkpointed_watermark())).collect();
         let Some((log, watermark)) = self.sim.roll(|dice| dice.pick(&logs).cloned()) else { return };
         self.end(id, false, false, true);
@@ -220,6 +275,15 @@ impl World {
                 names += 1;
             }
         }
+        if self.story.members > 0 {
+            while !self.create_offsets() {
+                self.sim.sleep(WORLD, Duration::from_millis(300)).await;
+            }
+            self.sim.spawn(WORLD, self.clone().begin_group(self.story.members));
+        }
+        if self.story.trims {
+            self.sim.spawn(WORLD, self.clone().trim_now_and_then());
+        }
         while self.story.administers && !self.is_ending() {
             let pause = self.sim.roll(|dice| dice.span(Duration::from_millis(200), Duration::from_secs(4)));
             self.sim.sleep(WORLD, pause).await;
@@ -246,14 +310,87 @@ impl World {
         format!("topic-{}", self.sim.roll(|dice| dice.below(names)))
     }
 
+    /// Likewise, or that of the groups' offsets.
+    fn any_topic_at_all(&self, names: u64) -> String {
+        match self.story.members > 0 && self.sim.roll(|dice| dice.once_in(4)) {
+            true => CONSUMER_OFFSETS.to_owned(),
+            false => self.any_topic(names),
+        }
+    }
+
+    /// The topic of the groups' offsets is asked for; whether there is one.
+    fn create_offsets(&self) -> bool {
+        if self.image().is_some_and(|image| image.topic(CONSUMER_OFFSETS).is_some()) {
+            return true;
+        }
+        let (Some(group), mut ids) = (self.controller(), self.sim.roll(crate::dice::Dice::fork)) else { return false };
+        let config = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+        let topic = NewTopic {
+            partitions: 2,
+            replication_factor: 3,
+            configs: vec![config("cleanup.policy", "compact"), config("min.insync.replicas", "2")],
+            ..NewTopic::with_defaults(CONSUMER_OFFSETS)
+        };
+        group.decide(
+            |image| Ok::<_, ()>(controller::create_topics(image, &[topic], || TopicId(ids.identity()))),
+            |_| {},
+        );
+        false
+    }
+
+    /// Retention, and operators who drop records (DeleteRecords).
+    async fn trim_now_and_then(self: Rc<Self>) {
+        while !self.is_ending() {
+            let pause = self.sim.roll(|dice| dice.span(Duration::from_millis(500), Duration::from_secs(5)));
+            self.sim.sleep(WORLD, pause).await;
+            let nodes = self.running();
+            let Some(node) = self.sim.roll(|dice| dice.pick(&nodes).cloned()) else { continue };
+            let (Some(table), Some(group)) = (node.table(), node.group()) else { continue };
+            let image = group.image();
+            let is_plain = |log: chronik_core::ids::LogId| {
+                image.topic_by_id(log.topic).is_some_and(|topic| &*topic.name != CONSUMER_OFFSETS)
+            };
+            let led: Vec<_> = table.all().into_iter().filter(|log| log.standing().leads && is_plain(log.id)).collect();
+            let Some(log) = self.sim.roll(|dice| dice.pick(&led).cloned()) else { continue };
+            let standing = log.standing();
+            let by_size = self.sim.roll(|dice| dice.once_in(2));
+            let upto = match chronik_core::wal::Wal::segmented(&**log.log()) {
+                Some(segmented) if by_size => {
+                    let bytes_max = Some(self.sim.roll(|dice| dice.below(32 << 10)));
+                    let retention = Retention { age_ms_max: None, bytes_max };
+                    let now = self.sim.now(node.around.process).wall;
+                    start_after_retention(&segmented.segments(), standing.high_watermark, &retention, now)
+                }
+                _ => {
+                    let most = (standing.high_watermark.0 - standing.log_start.0).max(0).unsigned_abs();
+                    let more = i64::try_from(self.sim.roll(|dice| dice.below(most + 1))).unwrap_or(0);
+                    Some(standing.log_start + more)
+                }
+            };
+            let Some(upto) = upto.filter(|upto| *upto > standing.log_start) else { continue };
+            self.sim.tell(|| format!("n{} is to drop {} below {upto}", node.around.node, log.id));
+            self.judges.borrow_mut().count(if by_size { "retention" } else { "records deleted" });
+            self.sim.spawn(node.around.process, async move {
+                let _tried_again_another_time = log.trim(upto).await;
+            });
+        }
+    }
+
     fn create(self: &Rc<Self>, number: u64) -> bool {
         let Some(group) = self.controller() else { return false };
         let (partitions, min, mut ids) =
             self.sim.roll(|dice| (dice.between(1, 2), if dice.once_in(4) { "1" } else { "2" }, dice.fork()));
+        let mut configs = vec![("min.insync.replicas".into(), Some(min.into()))];
+        if self.story.may_lose && self.sim.roll(|dice| dice.once_in(2)) {
+            configs.push(("unclean.leader.election.enable".into(), Some("true".into())));
+        }
+        if self.story.unsynced && self.sim.roll(|dice| dice.once_in(2)) {
+            configs.push(("chronik.durability".into(), Some("replicated".into())));
+        }
         let topic = NewTopic {
             partitions: i32::try_from(partitions).unwrap_or(1),
             replication_factor: 3,
-            configs: vec![("min.insync.replicas".into(), Some(min.into()))],
+            configs,
             ..NewTopic::with_defaults(format!("topic-{number}"))
         };
         let world = self.clone();
@@ -283,19 +420,26 @@ impl World {
 
     fn configure_any(&self, names: u64) {
         let Some(group) = self.controller() else { return };
-        let (name, min) = (self.any_topic(names), self.sim.roll(|dice| dice.between(1, 2)));
-        self.sim.tell(|| format!("{name} is to have min.insync.replicas={min}"));
+        let (name, min) = (self.any_topic_at_all(names), self.sim.roll(|dice| dice.between(1, 2)));
+        let mut config = ("min.insync.replicas".to_owned(), min.to_string());
+        if self.story.unsynced && self.sim.roll(|dice| dice.once_in(3)) {
+            config = ("chronik.durability".into(), if min == 1 { "fsync" } else { "replicated" }.into());
+        } else if self.story.may_lose && name != CONSUMER_OFFSETS && self.sim.roll(|dice| dice.once_in(3)) {
+            config = ("unclean.leader.election.enable".into(), if min == 1 { "true" } else { "false" }.into());
+        }
+        let (key, value) = config;
+        self.sim.tell(|| format!("{name} is to have {key}={value}"));
         self.judges.borrow_mut().count("topic configured");
         let alteration = ResourceAlteration {
             resource: AlterResource { kind: 2, name },
-            configs: vec![("min.insync.replicas".into(), AlterOp::Set(Some(min.to_string())))],
+            configs: vec![(key, AlterOp::Set(Some(value)))],
         };
         group.decide(|image| Ok::<_, ()>(controller::alter_configs(image, &[alteration])), |_| {});
     }
 
     fn reassign_any(&self, names: u64) {
         let Some(group) = self.controller() else { return };
-        let name = self.any_topic(names);
+        let name = self.any_topic_at_all(names);
         let mut replicas = self.ids();
         // As many as before, in any order; on five nodes, others.
         let count = 3.min(replicas.len());
@@ -320,7 +464,7 @@ impl World {
 
     fn elect_any(&self, names: u64) {
         let Some(group) = self.controller() else { return };
-        let wanted = [(self.any_topic(names), 0)];
+        let wanted = [(self.any_topic_at_all(names), 0)];
         group.decide(|image| Ok::<_, ()>(controller::elect_leaders(image, ElectionKind::Preferred, &wanted)), |_| {});
     }
 }

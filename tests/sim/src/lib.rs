@@ -12,6 +12,7 @@ pub mod dice;
 pub mod disk;
 pub mod facts;
 pub mod harm;
+pub mod less;
 pub mod net;
 pub mod node;
 pub mod rt;

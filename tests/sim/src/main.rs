@@ -7,7 +7,9 @@
 
 mod mutants;
 
-use chronik_sim::world::{Outcome, run};
+use chronik_sim::less::{Less, shrink};
+use chronik_sim::trace::Telling;
+use chronik_sim::world::{Outcome, run_less};
 use clap::Parser;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -31,6 +33,9 @@ struct Arguments {
     /// Only this one.
     #[arg(long)]
     seed: Option<u64>,
+    /// What that story is told without, as a violation says it; with --seed.
+    #[arg(long, requires = "seed")]
+    without: Option<Less>,
     /// Every line of the story, as it happens; with --seed.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -83,10 +88,11 @@ impl Sum {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(only) = &arguments.mutants {
-        return mutants::prove(only, arguments.seeds, arguments.seconds.unwrap_or(MUTANT_SECONDS));
+        let seconds = arguments.seconds.unwrap_or(MUTANT_SECONDS);
+        return mutants::prove(only, arguments.seeds, seconds, arguments.jobs);
     }
     if let Some(seed) = arguments.seed {
-        return one(seed, arguments.trace);
+        return one(seed, arguments.trace, arguments.without.as_ref());
     }
     let drawn = || {
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -112,8 +118,9 @@ fn main() -> ExitCode {
     if sum.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn one(seed: u64, is_loud: bool) -> ExitCode {
-    let outcome = run(seed, is_loud);
+fn one(seed: u64, is_loud: bool, less: Option<&Less>) -> ExitCode {
+    let less = less.cloned().unwrap_or_default();
+    let outcome = attempt(seed, if is_loud { Telling::Loud } else { Telling::Kept }, &less);
     match &outcome.violation {
         Some(_) => {
             if is_loud {
@@ -136,15 +143,27 @@ fn one(seed: u64, is_loud: bool) -> ExitCode {
 fn tell(seed: u64, outcome: &Outcome) {
     let Some(violation) = &outcome.violation else { return };
     println!("\nseed {seed} breaks a rule: {}\n  {}", violation.rule, violation.what);
-    println!("  the story: {}\n  how it ended:", outcome.described);
+    println!("  the story: {}", outcome.described);
+    let (less, outcome) = &shrink(seed, outcome, violation);
+    if !less.0.is_empty() {
+        println!("  the same rule is broken without {less}:\n  {}", outcome.described);
+    }
+    println!("  faults: {}", {
+        let faults: Vec<_> = outcome.faults.iter().map(|(name, count)| format!("{name} {count} times")).collect();
+        if faults.is_empty() { "none".to_owned() } else { faults.join(", ") }
+    });
+    println!("  how it ended:");
     let skipped = outcome.tail.len().saturating_sub(TAIL_LINES);
     outcome.tail.iter().skip(skipped).for_each(|line| println!("    {line}"));
     println!("  again, and all of it: chronik-sim --seed {seed} --trace");
+    if !less.0.is_empty() {
+        println!("  and with less in it:  chronik-sim --seed {seed} --without {less} --trace");
+    }
 }
 
 /// A story; a machine that panics has broken a rule, too.
-fn attempt(seed: u64) -> Outcome {
-    std::panic::catch_unwind(|| run(seed, false)).unwrap_or_else(|panicked| {
+fn attempt(seed: u64, telling: Telling, less: &Less) -> Outcome {
+    std::panic::catch_unwind(|| run_less(seed, telling, less)).unwrap_or_else(|panicked| {
         let words = panicked.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panicked.downcast_ref::<&str>().map(|words| (*words).to_owned()));
         Outcome {
@@ -164,7 +183,7 @@ fn attempt(seed: u64) -> Outcome {
 }
 
 fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
-    let began = Instant::now();
+    let (began, all) = (Instant::now(), Less::default());
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
@@ -178,9 +197,9 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                 return;
             }
             let seed = first + place;
-            let mut outcome = attempt(seed);
+            let mut outcome = attempt(seed, Telling::Silent, &all);
             if arguments.twice {
-                let again = attempt(seed);
+                let again = attempt(seed, Telling::Silent, &all);
                 if again.trace_hash != outcome.trace_hash {
                     outcome.violation = Some(chronik_sim::check::Violation {
                         rule: "the same seed tells the same story",
@@ -191,7 +210,8 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             if outcome.violation.is_some() {
                 if arguments.terse.is_none() {
-                    tell(seed, &outcome);
+                    // Again, for the words.
+                    tell(seed, &attempt(seed, Telling::Kept, &all));
                 }
                 let is_enough = match arguments.terse {
                     Some(most) => sum.violations.len() + 1 >= most,

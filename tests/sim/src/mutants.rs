@@ -1,8 +1,9 @@
 //! Proof that the simulator can fail: guards of the production code are taken away, one at a time, and must be missed.
 //!
 //! A mutant is a text in `tests/sim/mutants`: which guard, why it is there, in which file, and what is written in place of
-//! what. It is applied to a copy of the sources, never to the sources; so the production crates know nothing of it, and a
-//! guard that was rewritten is said to be, since its text is not found any more.
+//! what. `MUTANT` in it is true in the runs that this mutant is tried in. All are applied to one copy of the sources, never
+//! to the sources; so the production crates know nothing of it, and a guard that was rewritten is said to be, since its text
+//! is not found any more. Of two that change the same text the second waits for a second copy.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,6 +14,8 @@ use std::process::{Command, ExitCode};
 
 /// Violations that the median is taken over.
 const VIOLATIONS: usize = 5;
+/// Where the copy of the executable reads which mutant it is.
+const CHOSEN: &str = "CHRONIK_MUTANT";
 
 struct Mutant {
     name: String,
@@ -28,16 +31,31 @@ fn parse(name: &str, text: &str) -> Option<Mutant> {
     let (from, to) = changes.split_once("+++ has\n")?;
     let field = |key: &str| head.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned());
     let (guard, _why, file) = (field("guard:")?, field("why:")?, field("file:")?);
-    Some(Mutant { name: name.to_owned(), guard, file: file.into(), from: from.into(), to: to.into() })
+    to.contains("MUTANT").then(|| Mutant {
+        name: name.to_owned(),
+        guard,
+        file: file.into(),
+        from: from.trim_end().into(),
+        to: to.trim_end().into(),
+    })
 }
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
 }
 
-/// Sources only.
+/// Sources only; what is there and is no source any more goes.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
+    for entry in fs::read_dir(to)? {
+        let path = entry?.path();
+        let is_source = path.file_name().is_some_and(|name| from.join(name).exists());
+        match is_source {
+            true => {}
+            false if path.is_dir() => fs::remove_dir_all(&path)?,
+            false => fs::remove_file(&path)?,
+        }
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -48,12 +66,16 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let (there, here) = (to.join(&name), entry.path());
         if entry.file_type()?.is_dir() {
             copy(&here, &there)?;
-        } else if fs::read(&there).ok() != fs::read(&here).ok() {
-            // Times of files that are the same stay, so that not everything is built again.
-            fs::copy(&here, &there)?;
+        } else {
+            write(&there, &fs::read(&here)?)?;
         }
     }
     Ok(())
+}
+
+/// Times of files that are the same stay, so that not everything is built again.
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|known| known == text) { Ok(()) } else { fs::write(path, text) }
 }
 
 fn all() -> io::Result<Vec<Mutant>> {
@@ -77,91 +99,158 @@ enum Found {
         rules: Vec<String>,
     },
     Never,
-    /// The guard's text is not there, or the mutant does not compile.
-    Not(String),
+    /// The guard's text is not there.
+    Not,
 }
 
-fn try_one(mutant: &Mutant, scratch: &Path, seeds: u64, seconds: u64) -> io::Result<Found> {
-    let path = scratch.join("source").join(&mutant.file);
-    let original = fs::read_to_string(&path)?;
-    if original.matches(&mutant.from).count() != 1 {
-        return Ok(Found::Not(format!("its text is not found once in {}", mutant.file.display())));
-    }
-    fs::write(&path, original.replace(&mutant.from, &mutant.to))?;
-    let outcome = run(scratch, seeds, seconds);
-    fs::write(&path, original)?;
-    outcome
+/// A copy of the sources, and where it is built.
+struct Scratch {
+    source: PathBuf,
+    target: PathBuf,
 }
 
-fn run(scratch: &Path, seeds: u64, seconds: u64) -> io::Result<Found> {
-    let target = scratch.join("target");
-    let built = Command::new("cargo")
-        .args(["build", "--release", "--quiet", "--locked", "-p", "chronik-sim"])
-        .current_dir(scratch.join("source"))
-        .env("CARGO_TARGET_DIR", &target)
-        .env("CARGO_INCREMENTAL", "0")
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("RUSTFLAGS", "-Awarnings")
-        .output()?;
-    if !built.status.success() {
-        return Ok(Found::Not(String::from_utf8_lossy(&built.stderr).into_owned()));
+impl Scratch {
+    /// Writes the copy anew, with those mutants that go together; gives their numbers, and the others.
+    fn apply<'a>(&self, mutants: Vec<&'a Mutant>) -> io::Result<(Vec<&'a Mutant>, Vec<&'a Mutant>)> {
+        let mut texts: BTreeMap<&Path, String> = BTreeMap::new();
+        let (mut applied, mut waiting) = (Vec::new(), Vec::new());
+        for mutant in mutants {
+            let text = match texts.get(&*mutant.file) {
+                Some(text) => text.clone(),
+                None => fs::read_to_string(root().join(&mutant.file))?,
+            };
+            if text.matches(&mutant.from).count() != 1 {
+                waiting.push(mutant);
+                continue;
+            }
+            applied.push(mutant);
+            let of = if mutant.file.starts_with("chronik-core") { "crate" } else { "chronik_core" };
+            let to = mutant.to.replace("MUTANT", &format!("{of}::mutant::is({})", applied.len()));
+            texts.insert(&mutant.file, text.replace(&mutant.from, &to));
+        }
+        copy(&root(), &self.source)?;
+        for (file, text) in texts {
+            write(&self.source.join(file), text.as_bytes())?;
+        }
+        let head = self.source.join("chronik-core/src/lib.rs");
+        let text = format!("{}\npub mod mutant;\n", fs::read_to_string(root().join("chronik-core/src/lib.rs"))?);
+        write(&head, text.as_bytes())?;
+        let switch = format!(
+            "static CHOSEN: std::sync::LazyLock<u32> =\n    std::sync::LazyLock::new(|| std::env::var(\"{CHOSEN}\")\
+             .ok().and_then(|which| which.parse().ok()).unwrap_or(0));\n\
+             pub fn is(which: u32) -> bool {{ *CHOSEN == which }}\n"
+        );
+        write(&self.source.join("chronik-core/src/mutant.rs"), switch.as_bytes())?;
+        Ok((applied, waiting))
     }
-    let told = Command::new(target.join("release/chronik-sim"))
-        .args(["--terse", &VIOLATIONS.to_string(), "--from", "0", "--seeds", &seeds.to_string()])
-        .args(["--seconds", &seconds.to_string()])
-        .output()?;
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    let mut gaps = Vec::new();
-    let mut rules: Vec<String> = Vec::new();
-    for line in told.lines() {
-        if let Some((gap, rule)) = line.split_once(' ')
-            && let Ok(gap) = gap.parse::<u64>()
-        {
-            gaps.push(gap);
-            if !rules.iter().any(|known| known == rule) {
-                rules.push(rule.to_owned());
+
+    fn build(&self) -> io::Result<()> {
+        let built = Command::new("cargo")
+            .args(["build", "--release", "--quiet", "--locked", "-p", "chronik-sim"])
+            .current_dir(&self.source)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_INCREMENTAL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "1")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "32")
+            .output()?;
+        if built.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&built.stderr).into_owned()))
+    }
+
+    /// Tells stories with a mutant, by its number from one on, or with none.
+    fn run(&self, which: usize, seeds: u64, seconds: u64, jobs: Option<usize>) -> io::Result<Found> {
+        let mut stories = Command::new(self.target.join("release/chronik-sim"));
+        stories
+            .args(["--terse", &VIOLATIONS.to_string(), "--from", "0", "--seeds", &seeds.to_string()])
+            .args(["--seconds", &seconds.to_string()])
+            .env(CHOSEN, which.to_string());
+        if let Some(jobs) = jobs {
+            stories.args(["--jobs", &jobs.to_string()]);
+        }
+        // What panics says so; that is a rule, too, and is told of in one line.
+        let told = stories.stderr(std::process::Stdio::null()).output()?;
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let mut gaps = Vec::new();
+        let mut rules: BTreeMap<String, usize> = BTreeMap::new();
+        for line in told.lines() {
+            if let Some((gap, rule)) = line.split_once(' ')
+                && let Ok(gap) = gap.parse::<u64>()
+            {
+                gaps.push(gap);
+                *rules.entry(rule.to_owned()).or_default() += 1;
             }
         }
+        gaps.sort_unstable();
+        Ok(match gaps.get(gaps.len() / 2) {
+            Some(median) => Found::After { median: *median, rules: rules.into_keys().collect() },
+            None => Found::Never,
+        })
     }
-    gaps.sort_unstable();
-    Ok(match gaps.get(gaps.len() / 2) {
-        Some(median) => Found::After { median: *median, rules },
-        None => Found::Never,
-    })
 }
 
-/// Tries them all, or the one of that name; prints a table as it stands in the tests' README.
-pub fn prove(only: &str, seeds: u64, seconds: u64) -> ExitCode {
+/// Tries them all, or those with that in their name; prints a table as it stands in the tests' README.
+pub fn prove(only: &str, seeds: u64, seconds: u64, jobs: Option<usize>) -> ExitCode {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = if target.is_absolute() { target } else { root().join(target) };
     let scratch = target.join("mutants");
-    let prepared = copy(&root(), &scratch.join("source")).and_then(|()| all());
-    let mutants = match prepared {
-        Ok(mutants) => mutants,
-        Err(why) => {
-            eprintln!("the mutants cannot be prepared: {why}");
-            return ExitCode::FAILURE;
+    let scratch = Scratch { source: scratch.join("source"), target: scratch.join("target") };
+    match all().and_then(|mutants| prove_all(&scratch, &mutants, only, seeds, seconds, jobs)) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(missed) => {
+            println!("{missed} not found");
+            ExitCode::FAILURE
         }
-    };
-    println!("| guard | stories until it is missed (median of {VIOLATIONS}) | by the rule |\n|---|---|---|");
+        Err(why) => {
+            eprintln!("the mutants cannot be tried: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prove_all(
+    scratch: &Scratch,
+    mutants: &[Mutant],
+    only: &str,
+    seeds: u64,
+    seconds: u64,
+    jobs: Option<usize>,
+) -> io::Result<usize> {
+    println!("| guard | stories until it is missed (median of up to {VIOLATIONS}) | by the rule |\n|---|---|---|");
+    let wanted = |mutant: &&Mutant| only.split(',').any(|only| mutant.name.contains(only));
+    let mut left: Vec<&Mutant> = mutants.iter().filter(wanted).collect();
     let mut missed = 0;
-    for mutant in mutants.iter().filter(|mutant| only.is_empty() || mutant.name.contains(only)) {
-        let (stories, rules) = match try_one(mutant, &scratch, seeds, seconds) {
-            Ok(Found::After { median, rules }) => (median.to_string(), rules.join("; ")),
-            Ok(Found::Never) => {
+    let mut say = |mutant: &Mutant, found: Found| {
+        let (stories, rules) = match found {
+            Found::After { median, rules } => (median.to_string(), rules.join("; ")),
+            Found::Never => {
                 missed += 1;
                 (format!("not within {seeds}, nor {seconds} s"), String::new())
             }
-            Ok(Found::Not(why)) => {
+            Found::Not => {
                 missed += 1;
-                ("—".into(), why)
-            }
-            Err(why) => {
-                missed += 1;
-                ("—".into(), why.to_string())
+                ("—".into(), format!("its text is not found once in {}", mutant.file.display()))
             }
         };
         println!("| {} (`{}`) | {stories} | {rules} |", mutant.guard, mutant.name);
+    };
+    while !left.is_empty() {
+        let (applied, waiting) = scratch.apply(left)?;
+        if applied.is_empty() {
+            waiting.into_iter().for_each(|mutant| say(mutant, Found::Not));
+            break;
+        }
+        scratch.build()?;
+        if let Found::After { rules, .. } = scratch.run(0, seeds, seconds.min(20), jobs)? {
+            return Err(io::Error::other(format!("without any of them: {}", rules.join("; "))));
+        }
+        for (number, mutant) in (1..).zip(applied) {
+            say(mutant, scratch.run(number, seeds, seconds, jobs)?);
+        }
+        left = waiting;
     }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(missed)
 }

@@ -63,6 +63,7 @@ impl Ord for Event {
 
 struct Task {
     of: Process,
+    waker: Waker,
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -304,7 +305,8 @@ impl Sim {
             return;
         }
         let id = self.number();
-        self.0.tasks.borrow_mut().insert(id, Task { of, future: Some(Box::pin(future)) });
+        let waker = Waker::from(Arc::new(TaskWaker { shared: self.0.shared.clone(), id }));
+        self.0.tasks.borrow_mut().insert(id, Task { of, waker, future: Some(Box::pin(future)) });
         lock(&self.0.shared.ready).push_back(id);
     }
 
@@ -344,7 +346,7 @@ impl Sim {
     }
 
     fn poll(&self, id: TaskId) {
-        let (of, mut future) = {
+        let (of, waker, mut future) = {
             let mut tasks = self.0.tasks.borrow_mut();
             let Some(task) = tasks.get_mut(&id) else { return };
             if let Some(state) = self.0.processes.borrow_mut().get_mut(&task.of)
@@ -356,9 +358,8 @@ impl Sim {
                 return;
             }
             let Some(future) = task.future.take() else { return };
-            (task.of, future)
+            (task.of, task.waker.clone(), future)
         };
-        let waker = Waker::from(Arc::new(TaskWaker { shared: self.0.shared.clone(), id }));
         let outcome = future.as_mut().poll(&mut Context::from_waker(&waker));
         let is_over = outcome.is_ready() || !self.is_alive(of);
         if is_over {

@@ -7,7 +7,7 @@ use crate::dice::Dice;
 use crate::net::Weather;
 use crate::node::NodeSettings;
 use chronik_core::metadata::raft::Settings;
-use chronik_storage_segment::SegmentOptions;
+use chronik_storage_segment::{SegmentOptions, SyncPolicy};
 use std::time::Duration;
 
 /// A kind of fault, with how often it is drawn among those of the story.
@@ -28,10 +28,14 @@ pub enum Fault {
     SlowDisk,
     FailSyncs,
     FillDisk,
+    FailCalls,
+    LackRoom,
+    Rot,
+    Misdirect,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 19] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutAll,
@@ -47,6 +51,10 @@ impl Fault {
         Fault::SlowDisk,
         Fault::FailSyncs,
         Fault::FillDisk,
+        Fault::FailCalls,
+        Fault::LackRoom,
+        Fault::Rot,
+        Fault::Misdirect,
     ];
 
     pub fn name(self) -> &'static str {
@@ -66,6 +74,10 @@ impl Fault {
             Fault::SlowDisk => "disk slow",
             Fault::FailSyncs => "syncs fail",
             Fault::FillDisk => "disk full",
+            Fault::FailCalls => "any call to the disk may fail",
+            Fault::LackRoom => "any call that takes room may fail",
+            Fault::Rot => "bit rotten",
+            Fault::Misdirect => "write misdirected",
         }
     }
 }
@@ -92,19 +104,33 @@ pub struct Story {
     /// Topics are created, deleted and configured, and partitions are moved.
     pub administers: bool,
     pub disk_most: Duration,
+    /// Between two fetches of a consumer, at most.
+    pub consume_every: Duration,
+    /// Members of a group, if there is one.
+    pub members: u64,
+    /// Topics may prefer losing records to being offline.
+    pub may_lose: bool,
+    /// Topics may be content with written records.
+    pub unsynced: bool,
+    /// Old records are dropped.
+    pub trims: bool,
+    /// Nothing goes wrong before.
+    pub quiet_until: Duration,
 }
 
 impl Story {
     pub fn of(dice: &mut Dice) -> Story {
         let nodes = if dice.once_in(5) { 5 } else { 3 };
-        let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| dice.once_in(3)).collect();
+        let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| dice.once_in(4)).collect();
         if faults.is_empty() && !dice.once_in(10) {
             faults = vec![Fault::Kill, Fault::Pause, Fault::CutPair];
         }
         let administers = dice.once_in(2);
         // What is survived is the loss of what one node has; and not where a topic is content with one copy.
-        if administers || faults.contains(&Fault::Wipe) {
-            faults.retain(|fault| *fault != Fault::Shorten);
+        let (may_lose, unsynced) = (dice.once_in(5), dice.once_in(5));
+        let of_one = [Fault::Shorten, Fault::Rot, Fault::Misdirect];
+        if administers || may_lose || unsynced || faults.contains(&Fault::Wipe) {
+            faults.retain(|fault| !of_one.contains(fault));
         }
         let snapshots_often = dice.once_in(2);
         let raft = Settings {
@@ -115,6 +141,8 @@ impl Story {
         let engine = SegmentOptions {
             // Written ahead or not, small, so that a story's disk is small.
             write_ahead_bytes: if dice.once_in(3) { 8 << 10 } else { 0 },
+            // As small as can be, so that it comes round, or none.
+            sync: SyncPolicy { journal_bytes: if dice.once_in(3) { 0 } else { 2 << 20 }, ..SyncPolicy::default() },
             ..SegmentOptions::default()
         };
         let node = NodeSettings {
@@ -146,17 +174,23 @@ impl Story {
             span: Duration::from_secs(dice.between(15, 45)),
             producers: dice.between(2, 5),
             consumers: dice.between(1, 3),
-            produce_every: Duration::from_millis(dice.between(10, 200)),
+            produce_every: Duration::from_millis(dice.between(15, 400)),
             in_flight: dice.between(1, 5),
             administers,
             disk_most: Duration::from_micros(dice.between(500, 8_000)),
+            consume_every: Duration::from_millis(dice.between(100, 800)),
+            members: if dice.once_in(3) { dice.between(2, 4) } else { 0 },
+            may_lose,
+            unsynced,
+            trims: dice.once_in(3),
+            quiet_until: Duration::ZERO,
         }
     }
 
     pub fn describe(&self) -> String {
         let faults: Vec<_> = self.faults.iter().map(|fault| fault.name()).collect();
         format!(
-            "{} nodes, {:?} of: {}; a fault every {:?}; {} producers with {} in flight{}",
+            "{} nodes, {:?} of: {}; a fault every {:?}; {} producers with {} in flight{}{}{}{}{}",
             self.nodes,
             self.span,
             if faults.is_empty() { "no faults".into() } else { faults.join(", ") },
@@ -164,6 +198,10 @@ impl Story {
             self.producers,
             self.in_flight,
             if self.administers { "; topics and replicas change" } else { "" },
+            if self.members > 0 { "; a group" } else { "" },
+            if self.may_lose { "; unclean elections" } else { "" },
+            if self.unsynced { "; unsynced topics" } else { "" },
+            if self.trims { "; old records go" } else { "" },
         )
     }
 }

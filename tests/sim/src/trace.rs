@@ -1,7 +1,8 @@
-//! The story of a seed: a hash of all of it, and the last lines in words.
+//! The story of a seed: a hash of all of it, and the last lines in words, where somebody wants them.
 //!
 //! **What must stay true.** The hash depends on what happens and on nothing else, so that the same seed twice gives the same
-//! one, whether or not anybody reads the words.
+//! one, whether or not anybody reads the words. Words are made only for whoever does: nearly all stories end well, and one
+//! that does not is told again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,17 +10,28 @@ use std::time::Duration;
 /// Lines kept for whoever wants to know how it came to that.
 const TAIL_LINES: usize = 400;
 
+/// Who listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Telling {
+    #[default]
+    Silent,
+    /// The last lines are kept.
+    Kept,
+    /// Besides, every line is printed as it comes.
+    Loud,
+}
+
 #[derive(Debug, Default)]
 pub struct Trace {
     hash: u64,
+    lines: u64,
     tail: VecDeque<String>,
-    /// Every line is printed as it comes.
-    is_loud: bool,
+    telling: Telling,
 }
 
 impl Trace {
-    pub fn new(is_loud: bool) -> Self {
-        Self { is_loud, ..Self::default() }
+    pub fn new(telling: Telling) -> Self {
+        Self { telling, ..Self::default() }
     }
 
     pub fn hash(&self) -> u64 {
@@ -32,15 +44,13 @@ impl Trace {
     }
 
     pub fn tell(&mut self, at: Duration, line: impl FnOnce() -> String) {
-        let line = line();
-        self.mark(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
-        line.as_bytes().chunks(8).for_each(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mark(u64::from_le_bytes(word));
-        });
-        let line = format!("{:>10.3} ms  {line}", at.as_secs_f64() * 1_000.0);
-        if self.is_loud {
+        self.lines += 1;
+        self.mark(u64::try_from(at.as_micros()).unwrap_or(u64::MAX) ^ self.lines << 40);
+        if self.telling == Telling::Silent {
+            return;
+        }
+        let line = format!("{:>10.3} ms  {}", at.as_secs_f64() * 1_000.0, line());
+        if self.telling == Telling::Loud {
             println!("{line}");
         }
         if self.tail.len() == TAIL_LINES {

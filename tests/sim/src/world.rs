@@ -6,11 +6,12 @@
 use crate::check::{Judges, Violation};
 use crate::dice::Dice;
 use crate::facts::Fact;
+use crate::less::Less;
 use crate::net::{Net, Weather};
 use crate::node::{Around, Beginning, Disks, Node};
 use crate::rt::{DiskPace, Process, Sim, WORLD};
 use crate::story::Story;
-use crate::trace::Trace;
+use crate::trace::{Telling, Trace};
 use chronik_core::ids::{LogId, NodeId, TopicId};
 use chronik_core::metadata::Image;
 use chronik_core::metadata::raft::{Member, Members};
@@ -64,10 +65,11 @@ pub struct Outcome {
 }
 
 impl World {
-    fn new(seed: u64, is_loud: bool) -> Rc<Self> {
+    fn new(seed: u64, telling: Telling, less: &Less) -> Rc<Self> {
         let mut dice = Dice::new(seed);
-        let story = Story::of(&mut dice);
-        let sim = Sim::new(dice.fork(), Trace::new(is_loud));
+        let mut story = Story::of(&mut dice);
+        less.apply(&mut story);
+        let sim = Sim::new(dice.fork(), Trace::new(telling));
         let net = Net::new(sim.clone(), story.weather);
         let members: Vec<(NodeId, Member)> = (1..=story.nodes)
             .filter_map(|id| {
@@ -284,6 +286,7 @@ impl World {
                 for disk in [&disks.metadata, &disks.records] {
                     disk.set_fails_syncs(false);
                     disk.set_full(false);
+                    disk.set_trouble(None);
                 }
             });
             if let Some(node) = self.node(id) {
@@ -301,6 +304,23 @@ impl World {
         }
         self.judges.borrow_mut().hear(&self.sim, &Fact::Healed);
         self.sim.tell(|| "everything is mended".into());
+    }
+
+    /// What operators do about logs that are damaged, or failed: they throw the former away, and start the process again.
+    fn repair(&self) {
+        for node in self.running() {
+            let (Some(table), id) = (node.table(), node.around.node) else { continue };
+            let corrupt = table.corrupt();
+            for log in &corrupt {
+                self.sim.tell(|| format!("n{id}'s damaged log {log} is thrown away"));
+                self.judges.borrow_mut().count("damaged log made anew from others");
+                self.with_disks(id, |disks| disks.records.throw_away(&log.to_string()));
+            }
+            if !corrupt.is_empty() {
+                self.end(id, false, false, false);
+                self.start(id);
+            }
+        }
     }
 
     /// What is not well yet, in words.
@@ -339,7 +359,7 @@ impl World {
         if self.producing.get() > 0 {
             return Some(format!("{} producers wait to have their batches stored", self.producing.get()));
         }
-        None
+        if self.story.members > 0 { self.group_lacks() } else { None }
     }
 
     fn stands(&self, log: LogId) -> String {
@@ -420,8 +440,13 @@ impl World {
 }
 
 /// Tells the story of a seed.
-pub fn run(seed: u64, is_loud: bool) -> Outcome {
-    let world = World::new(seed, is_loud);
+pub fn run(seed: u64, telling: Telling) -> Outcome {
+    run_less(seed, telling, &Less::default())
+}
+
+/// The same, with something left out.
+pub fn run_less(seed: u64, telling: Telling, less: &Less) -> Outcome {
+    let world = World::new(seed, telling, less);
     world.ids().into_iter().for_each(|id| world.start(id));
     world.sim.spawn(WORLD, world.clone().watch_over());
     world.sim.spawn(WORLD, world.clone().administer());
@@ -437,6 +462,7 @@ pub fn run(seed: u64, is_loud: bool) -> Outcome {
         if !world.run_until(next) {
             return world.finish();
         }
+        world.repair();
         let Some(wrong) = world.what_is_wrong() else { break };
         if next >= deadline {
             let violation = Violation { rule: "all is well again in time", what: wrong };

@@ -3,20 +3,32 @@
 use super::picture::Picture;
 use super::{Judge, Violation, broken};
 use crate::facts::{Fact, Placed};
-use chronik_core::ids::{LogId, Offset};
+use chronik_core::ids::{LeaderEpoch, LogId, Offset};
 use std::collections::BTreeMap;
 
 /// What a producer was told is stored on all in sync is committed where it was told; each batch once, in its order.
 #[derive(Default)]
 pub struct Promises {
-    /// By log: the offset up to which the order of producers was looked at, and each producer's last sequence.
-    looked: BTreeMap<LogId, (Offset, BTreeMap<i64, i32>)>,
+    looked: BTreeMap<LogId, Looked>,
+}
+
+#[derive(Default)]
+struct Looked {
+    /// Up to where the order of producers was looked at.
+    upto: Offset,
+    /// Each producer's last sequence.
+    last: BTreeMap<i64, i32>,
+    /// The last unclean election that is taken into account.
+    reconciled: Option<LeaderEpoch>,
 }
 
 impl Judge for Promises {
     fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
         match fact {
-            Fact::Acknowledged { log, producer, sequence, base, crc, .. } => {
+            Fact::Acknowledged { log, epoch, producer, sequence, base, crc } => {
+                if picture.stories.get(log).is_some_and(|story| story.is_void(*epoch)) {
+                    return Ok(());
+                }
                 let found = picture.stories.get(log).and_then(|story| story.batches.get(base));
                 if found
                     .is_none_or(|batch| batch.crc != *crc || batch.producer != *producer || batch.sequence != *sequence)
@@ -30,12 +42,19 @@ impl Judge for Promises {
             }
             Fact::Stands { replica, standing } if standing.leads => {
                 let Some(story) = picture.stories.get(&replica.log) else { return Ok(()) };
-                let (upto, last) = self.looked.entry(replica.log).or_default();
+                let Looked { upto, last, reconciled } = self.looked.entry(replica.log).or_default();
+                if *reconciled != story.reconciled {
+                    // What is left is what was looked at; what follows may begin anywhere.
+                    *reconciled = story.reconciled;
+                    *upto = story.end.min(*upto);
+                    let left = story.batches.range(..*upto).filter(|(_, batch)| batch.producer >= 0);
+                    *last = left.map(|(_, batch)| (batch.producer, batch.last_sequence)).collect();
+                }
                 if story.end <= *upto {
                     return Ok(());
                 }
                 for batch in story.batches.range(*upto..).map(|(_, batch)| batch).filter(|batch| batch.producer >= 0) {
-                    in_order(&replica.log, batch, last)?;
+                    in_order(&replica.log, batch, last, reconciled.is_some())?;
                 }
                 *upto = story.end;
                 Ok(())
@@ -45,14 +64,15 @@ impl Judge for Promises {
     }
 }
 
-fn in_order(log: &LogId, batch: &Placed, last: &mut BTreeMap<i64, i32>) -> Result<(), Violation> {
+/// `has_lost`: records were lost in order, and a producer of whom nothing is left may go on anywhere.
+fn in_order(log: &LogId, batch: &Placed, last: &mut BTreeMap<i64, i32>, has_lost: bool) -> Result<(), Violation> {
     let before = last.insert(batch.producer, batch.last_sequence);
     match before {
         Some(before) if batch.sequence <= before => broken(
             "each batch is stored once",
             format!("{log}: producer {} has {} at {} after {before}", batch.producer, batch.sequence, batch.base),
         ),
-        None if batch.sequence != 0 => broken(
+        None if batch.sequence != 0 && !has_lost => broken(
             "a producer's batches lie in its order",
             format!("{log}: producer {} has {} at {} as its first", batch.producer, batch.sequence, batch.base),
         ),
@@ -72,11 +92,23 @@ pub struct Reads {
 
 impl Judge for Reads {
     fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
-        let Fact::Read { consumer, node, log, from, batches } = fact else { return Ok(()) };
+        let Fact::Read { consumer, node, epoch, log, from, batches } = fact else { return Ok(()) };
         let Some(story) = picture.stories.get(log) else { return Ok(()) };
         let mut position = *from;
-        let known = self.positions.entry((*consumer, *log)).or_insert(*from);
-        if *from < *known {
+        let known = self.positions.entry((*consumer, *log)).or_insert(Offset::ZERO);
+        let unsettled = picture.replicas.get(&(*node, *log)).is_none_or(|known| known.agreed != story.unclean);
+        if story.unclean.is_some() && (story.is_void(*epoch) || unsettled) {
+            // It may read what is lost; its position says then what it has come to.
+            *known = batches.last().map_or(*from, |batch| batch.next);
+            return Ok(());
+        }
+        if *from > *known && *from > story.start && story.unclean.is_none() {
+            return broken(
+                "reading skips nothing",
+                format!("consumer {consumer} of {log} is at {known} and is sent on to {from} of {}", story.start),
+            );
+        }
+        if *from < *known && story.unclean.is_none() {
             return broken("reading goes on", format!("consumer {consumer} of {log} is at {known} and asks {from}"));
         }
         for batch in batches.iter().filter(|batch| batch.next > *from) {
@@ -105,7 +137,7 @@ impl Judge for Reads {
 /// The end that consumers are told never falls, whoever leads (KIP-207).
 #[derive(Default)]
 pub struct Shown {
-    ends: BTreeMap<LogId, Offset>,
+    ends: BTreeMap<LogId, (Offset, Option<LeaderEpoch>)>,
 }
 
 impl Judge for Shown {
@@ -116,14 +148,15 @@ impl Judge for Shown {
             // It does not know yet that another one leads; a client that does refuses its answer by the epoch.
             return Ok(());
         }
-        let known = self.ends.entry(*log).or_insert(*high_watermark);
-        if *high_watermark < *known {
+        let unclean = picture.stories.get(log).and_then(|story| story.unclean);
+        let (known, before) = self.ends.entry(*log).or_insert((*high_watermark, unclean));
+        if *high_watermark < *known && *before == unclean {
             return broken(
                 "the end that is shown never falls",
                 format!("n{node} shows {log} up to {high_watermark}, and {known} was shown"),
             );
         }
-        *known = *high_watermark;
+        (*known, *before) = (*high_watermark, unclean);
         Ok(())
     }
 }

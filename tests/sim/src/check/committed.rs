@@ -1,20 +1,36 @@
 //! Rules about what is committed: one value at each offset, on every replica, and on disk where that was promised.
 
-use super::picture::Picture;
+use super::picture::{Known, Picture};
 use super::{Judge, Violation, broken};
-use crate::facts::Fact;
-use chronik_core::ids::{LogId, Offset};
+use crate::facts::{Fact, Replica};
+use chronik_core::ids::{LogId, NodeId, Offset};
 use chronik_core::partition::leader::Durability;
+use std::collections::BTreeMap;
 
 /// Below its watermark every replica has what was committed, and nothing else.
-pub struct Committed;
+#[derive(Default)]
+pub struct Committed {
+    /// Up to where a replica's log was compared and has not been changed since.
+    compared: BTreeMap<(NodeId, LogId), Offset>,
+}
 
 impl Judge for Committed {
     fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
-        let Fact::Stands { replica, standing } = fact else { return Ok(()) };
+        let (replica, standing) = match fact {
+            Fact::Stands { replica, standing } => (replica, standing),
+            Fact::Appended { replica, run } => return Ok(self.changed(replica, run.base)),
+            Fact::Cut { replica, from } => return Ok(self.changed(replica, *from)),
+            Fact::Opened { replica, .. } | Fact::Reset { replica, .. } => {
+                return Ok(self.changed(replica, Offset::ZERO));
+            }
+            _ => return Ok(()),
+        };
         let (Some(content), Some(story)) = (picture.content(replica), picture.stories.get(&replica.log)) else {
             return Ok(());
         };
+        if picture.is_unsettled(replica) || story.is_void(standing.epoch) {
+            return Ok(());
+        }
         let watermark = standing.high_watermark.min(content.end);
         if watermark > story.end && standing.epoch.0 >= 0 {
             return broken(
@@ -22,13 +38,17 @@ impl Judge for Committed {
                 format!("n{} {} shows up to {watermark}, and {} is committed", replica.node, replica.log, story.end),
             );
         }
-        // What lies deeper has been compared when the watermark passed it; a log that was opened anew is compared whole.
-        let deep = Offset((watermark.0 - 64).max(0));
-        for (base, own) in content.batches.range(deep..watermark) {
-            if own.next <= watermark
-                && story.batches.get(base).is_none_or(|batch| !Picture::is_same(own, batch))
-                && *base >= story.start
-            {
+        let compared = self.compared.entry((replica.node, replica.log)).or_insert(Offset::ZERO);
+        if *compared >= watermark {
+            return Ok(());
+        }
+        for (base, own) in content.batches.range(*compared..watermark) {
+            if own.next > watermark {
+                // It will be passed as a whole.
+                *compared = *base;
+                return Ok(());
+            }
+            if story.batches.get(base).is_none_or(|batch| !Picture::is_same(own, batch)) && *base >= story.start {
                 return broken(
                     "no offset has two values",
                     format!(
@@ -40,7 +60,16 @@ impl Judge for Committed {
                 );
             }
         }
+        *compared = watermark;
         Ok(())
+    }
+}
+
+impl Committed {
+    fn changed(&mut self, replica: &Replica, from: Offset) {
+        if let Some(compared) = self.compared.get_mut(&(replica.node, replica.log)) {
+            *compared = from.min(*compared);
+        }
     }
 }
 
@@ -90,9 +119,20 @@ impl Judge for InSync {
             _ => return Ok(()),
         };
         let (Some(image), Some(story)) = (&picture.image, picture.stories.get(&log)) else { return Ok(()) };
-        let Some(partition) = image.partition(log.topic, log.partition) else { return Ok(()) };
+        let Some(topic) = image.topic_by_id(log.topic) else { return Ok(()) };
+        let Some(partition) = topic.partition(log.partition) else { return Ok(()) };
+        if story.reconciled != story.unclean {
+            return Ok(());
+        }
+        // Where records are not synced, one that comes back may have lost some; it leaves the sets when it registers, and
+        // has no role before.
+        let is_idle = |known: &Known| known.standing.is_none_or(|standing| standing.epoch.0 < 0);
+        let unsynced = partition.is_unsynced(&topic.config);
         for member in partition.isr.iter().chain(&partition.elr) {
             let Some(known) = picture.replicas.get(&(*member, log)).filter(|known| known.is_open) else { continue };
+            if unsynced && is_idle(known) {
+                continue;
+            }
             if known.content.end < story.end {
                 return broken(
                     "who is in sync has what was committed",

@@ -35,13 +35,13 @@ pub struct Watermarks {
 }
 
 impl Judge for Watermarks {
-    fn hear(&mut self, fact: &Fact, _: &Picture) -> Result<(), Violation> {
+    fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
         match fact {
             Fact::Stands { replica, standing } => {
                 let key = (replica.node, replica.life, replica.log);
                 let now = (standing.high_watermark, standing.epoch);
                 let before = self.known.insert(key, now).unwrap_or((Offset(-1), LeaderEpoch(-1)));
-                if now.0 < before.0 {
+                if now.0 < before.0 && !picture.is_unsettled(replica) {
                     return broken(
                         "watermarks never fall",
                         format!("n{} {}: from {} to {}", replica.node, replica.log, before.0, now.0),
@@ -91,7 +91,7 @@ impl Judge for Complete {
         let (Some(content), Some(story)) = (picture.content(replica), picture.stories.get(&replica.log)) else {
             return Ok(());
         };
-        if is_late {
+        if is_late || story.is_void(standing.epoch) {
             return Ok(());
         }
         for (base, batch) in story.batches.range(content.start.max(story.start)..) {

@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod committed;
+pub mod groups;
 pub mod leaders;
 pub mod metadata;
 pub mod picture;
@@ -49,12 +50,14 @@ impl Default for Judges {
                 Box::new(leaders::OneLeader::default()),
                 Box::new(leaders::Watermarks::default()),
                 Box::new(leaders::Complete::default()),
-                Box::new(committed::Committed),
+                Box::new(committed::Committed::default()),
                 Box::new(committed::Durable),
                 Box::new(committed::InSync),
                 Box::new(clients::Promises::default()),
                 Box::new(clients::Reads::default()),
                 Box::new(clients::Shown::default()),
+                Box::new(groups::OneOwner::default()),
+                Box::new(groups::CommittedOffsets::default()),
                 Box::new(metadata::SameStory::default()),
                 Box::new(metadata::OneController::default()),
             ],
@@ -114,5 +117,10 @@ fn kind(fact: &Fact) -> (&'static str, u64) {
         Fact::Installed { index, .. } => ("installed", of(14, *index)),
         Fact::Controls { term, .. } => ("controls", of(15, *term)),
         Fact::Healed => ("healed", of(16, 0)),
+        Fact::Assigned { generation, logs, .. } => {
+            ("assigned", of(17, u64::from(generation.unsigned_abs()) ^ (logs.len() as u64) << 32))
+        }
+        Fact::OffsetCommitted { offset, .. } => ("offset committed", of(18, offset.0.unsigned_abs())),
+        Fact::OffsetFetched { offset, .. } => ("offset fetched", of(19, offset.unwrap_or(-1).unsigned_abs())),
     }
 }

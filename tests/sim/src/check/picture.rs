@@ -23,7 +23,9 @@ impl Content {
     }
 
     fn cut(&mut self, from: Offset) {
-        self.batches.retain(|_, batch| batch.next <= from);
+        while let Some(last) = self.batches.last_entry().filter(|last| last.get().next > from) {
+            last.remove();
+        }
         self.end = self.batches.values().next_back().map_or(self.start, |batch| batch.next).max(self.start);
         self.durable_end = self.durable_end.min(self.end);
     }
@@ -37,6 +39,8 @@ pub struct Known {
     pub life: u64,
     /// Its process is running.
     pub is_open: bool,
+    /// The last unclean election after which it is known to have what its leader has.
+    pub agreed: Option<LeaderEpoch>,
 }
 
 /// What has been committed of a log: what any leader's watermark ever passed.
@@ -46,6 +50,33 @@ pub struct Story {
     pub end: Offset,
     /// Below this records may be gone: somebody has dropped them in order.
     pub start: Offset,
+    /// The last epoch whose leader was elected without regard to what was committed, because the topic allows it. What
+    /// leaders of earlier epochs do and say is no part of the story any more.
+    pub unclean: Option<LeaderEpoch>,
+    /// The last one whose loss is counted.
+    pub reconciled: Option<LeaderEpoch>,
+}
+
+impl Story {
+    /// Whether what happens in that epoch is no part of the story any more.
+    pub fn is_void(&self, epoch: LeaderEpoch) -> bool {
+        self.unclean.is_some_and(|unclean| epoch < unclean)
+    }
+
+    /// A leader was elected that may lack what was committed: the story is now what it has. Gives how many records are lost.
+    fn reconcile(&mut self, content: &Content) -> u64 {
+        self.reconciled = self.unclean;
+        let lacks = |(base, batch): &(&Offset, &Placed)| {
+            !content.batches.get(base).is_some_and(|own| Picture::is_same(own, batch))
+        };
+        // Also what was dropped elsewhere counts: it may be all that this one has.
+        let Some(fork) = self.batches.range(content.start..).find(lacks).map(|(base, _)| *base) else { return 0 };
+        let lost = self.end.0 - fork.max(self.start).0;
+        self.batches.split_off(&fork);
+        self.end = fork;
+        self.start = self.start.min(fork);
+        lost.unsigned_abs()
+    }
 }
 
 /// See the module's head.
@@ -59,6 +90,10 @@ pub struct Picture {
     pub is_healed: bool,
     /// What the last fact has committed, and by whom: from where to where.
     pub just_committed: Option<(Offset, Offset)>,
+    /// The group's, as last acknowledged.
+    pub committed_offsets: BTreeMap<LogId, Offset>,
+    /// Records that were committed and are lost by unclean elections.
+    pub lost: u64,
     happened: Vec<&'static str>,
 }
 
@@ -71,6 +106,12 @@ impl Picture {
         self.replicas.get(&(replica.node, replica.log)).map(|known| &known.content)
     }
 
+    /// Whether a replica may still have what an unclean election has made void.
+    pub fn is_unsettled(&self, replica: &Replica) -> bool {
+        let unclean = self.stories.get(&replica.log).and_then(|story| story.unclean);
+        unclean.is_some() && self.replicas.get(&(replica.node, replica.log)).is_none_or(|known| known.agreed != unclean)
+    }
+
     fn known(&mut self, replica: &Replica) -> &mut Known {
         self.replicas.entry((replica.node, replica.log)).or_default()
     }
@@ -79,25 +120,38 @@ impl Picture {
     pub fn learn(&mut self, fact: &Fact) -> Result<(), Violation> {
         self.just_committed = None;
         match fact {
-            Fact::Opened { replica, start, runs } => {
+            Fact::Opened { replica, start, end, runs, unreadable_from } => {
                 self.happened.push("log opened");
                 let known = self.known(replica);
                 let before = std::mem::take(&mut known.content);
                 known.life = replica.life;
                 known.is_open = true;
                 known.standing = None;
+                known.agreed = None;
                 known.content.start = *start;
                 known.content.batches = runs.iter().map(|batch| (batch.base, *batch)).collect();
-                known.content.end = runs.last().map_or(*start, |batch| batch.next);
+                // What cannot be read is there nevertheless, as far as anybody can say.
+                if let Some(from) = unreadable_from {
+                    let there = before.batches.range(*from..).filter(|(_, batch)| batch.next <= *end);
+                    known.content.batches.extend(there.map(|(base, batch)| (*base, *batch)));
+                    self.happened.push("damage found at the start");
+                }
+                let known = self.known(replica);
+                known.content.end =
+                    if unreadable_from.is_some() { *end } else { runs.last().map_or(*start, |batch| batch.next) };
                 known.content.durable_end = *start;
                 if before.end > known.content.end {
                     self.happened.push("log opened with less than it had");
                 }
             }
             Fact::Appended { replica, run } => {
-                let content = &mut self.known(replica).content;
-                content.batches.insert(run.base, *run);
-                content.end = run.next;
+                let unclean = self.stories.get(&replica.log).and_then(|story| story.unclean);
+                let known = self.known(replica);
+                known.content.batches.insert(run.base, *run);
+                known.content.end = run.next;
+                if unclean.is_some_and(|unclean| run.epoch >= unclean) {
+                    known.agreed = unclean;
+                }
             }
             Fact::Cut { replica, from } => {
                 let content = &mut self.known(replica).content;
@@ -114,10 +168,17 @@ impl Picture {
             Fact::Trimmed { replica, start } => {
                 let content = &mut self.known(replica).content;
                 content.start = content.start.max(*start);
-                content.batches.retain(|_, batch| batch.next > *start);
+                while let Some(first) = content.batches.first_entry().filter(|first| first.get().next <= *start) {
+                    first.remove();
+                }
                 self.happened.push("log trimmed");
+                let unsettled = self.is_unsettled(replica);
                 let story = self.stories.entry(replica.log).or_default();
-                story.start = story.start.max(*start);
+                if *start > story.end && !unsettled {
+                    let what = format!("n{} drops {} up to {start} of {}", replica.node, replica.log, story.end);
+                    return Err(Violation { rule: "only what is committed is dropped", what });
+                }
+                story.start = story.start.max((*start).min(story.end));
             }
             Fact::Durable { replica, end } => self.known(replica).content.durable_end = *end,
             Fact::Stands { replica, standing } => {
@@ -126,7 +187,9 @@ impl Picture {
                 if standing.leads && before.is_none_or(|before| !before.leads || before.epoch != standing.epoch) {
                     self.happened.push("leader begins");
                 }
-                if standing.leads {
+                let is_void = self.stories.get(&replica.log).is_some_and(|story| story.is_void(standing.epoch));
+                if standing.leads && !is_void {
+                    self.reconcile(replica);
                     self.commit(replica, standing.high_watermark)?;
                 }
             }
@@ -160,6 +223,7 @@ impl Picture {
             Fact::Installed { index, image, .. } => {
                 self.happened.push("metadata snapshot installed");
                 if *index > self.image_index {
+                    self.see_changes(image);
                     self.image_index = *index;
                     self.image = Some(image.clone());
                 }
@@ -168,14 +232,19 @@ impl Picture {
             Fact::Read { batches, .. } if !batches.is_empty() => self.happened.push("read"),
             Fact::Controls { .. } => self.happened.push("controller begins"),
             Fact::Healed => self.is_healed = true,
-            Fact::Read { .. } | Fact::Latest { .. } => {}
+            Fact::OffsetCommitted { log, offset, .. } => {
+                self.committed_offsets.insert(*log, *offset);
+                self.happened.push("offset of a group committed");
+            }
+            Fact::OffsetFetched { .. } => self.happened.push("offset of a group fetched"),
+            Fact::Read { .. } | Fact::Latest { .. } | Fact::Assigned { .. } => {}
         }
         Ok(())
     }
 
     fn see_changes(&mut self, image: &Arc<Image>) {
         let Some(before) = &self.image else { return };
-        let mut happened = Vec::new();
+        let (mut happened, mut unclean) = (Vec::new(), Vec::new());
         for topic in image.topics() {
             for (number, is) in (0..).zip(&topic.partitions) {
                 let Some(was) = before.partition(topic.id, number) else { continue };
@@ -202,6 +271,7 @@ impl Picture {
                 }
                 if is.unclean_epoch != was.unclean_epoch {
                     happened.push("unclean election");
+                    unclean.push((LogId { topic: topic.id, partition: number }, is.unclean_epoch));
                 }
             }
         }
@@ -210,6 +280,23 @@ impl Picture {
             happened.push("broker fenced");
         }
         self.happened.extend(happened);
+        for (log, epoch) in unclean {
+            self.stories.entry(log).or_default().unclean = epoch;
+        }
+    }
+
+    /// The first leader after an unclean election says what there is.
+    fn reconcile(&mut self, replica: &Replica) {
+        let Some(story) = self.stories.get_mut(&replica.log).filter(|story| story.unclean.is_some()) else { return };
+        let Some(known) = self.replicas.get_mut(&(replica.node, replica.log)) else { return };
+        known.agreed = story.unclean;
+        if story.reconciled != story.unclean {
+            let lost = story.reconcile(&known.content);
+            self.lost += lost;
+            if lost > 0 {
+                self.happened.push("unclean election that lost records");
+            }
+        }
     }
 
     /// A leader's watermark is there: what lies below is committed, once and for all.

@@ -6,6 +6,7 @@
 
 pub mod asks;
 pub mod group;
+pub mod groups;
 pub mod life;
 pub mod partition;
 pub mod raft_disk;
@@ -25,6 +26,7 @@ use chronik_core::metadata::raft::{Member, Members, Recovered, Settings};
 use chronik_core::time::Now;
 use chronik_storage_segment::{SegmentEngine, SegmentOptions};
 use group::{Group, Parts};
+use groups::Groups;
 use raft_disk::RaftDisk;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -93,6 +95,7 @@ pub struct Node {
     pub around: Around,
     group: RefCell<Option<Rc<Group>>>,
     table: RefCell<Option<Rc<Table>>>,
+    groups: RefCell<Option<Rc<Groups>>>,
     broker_epoch: Cell<Option<Offset>>,
 }
 
@@ -109,6 +112,7 @@ impl Node {
             around,
             group: RefCell::default(),
             table: RefCell::default(),
+            groups: RefCell::default(),
             broker_epoch: Cell::new(None),
         });
         let (sim, process) = (node.around.sim.clone(), node.around.process);
@@ -128,6 +132,11 @@ impl Node {
     /// The replicas, once the process is registered.
     pub fn table(&self) -> Option<Rc<Table>> {
         self.table.borrow().clone()
+    }
+
+    /// The coordinators of groups, once the process is registered.
+    pub fn groups(&self) -> Option<Rc<Groups>> {
+        self.groups.borrow().clone()
     }
 
     pub fn broker_epoch(&self) -> Option<Offset> {
@@ -209,7 +218,9 @@ impl Node {
             }
             damaged = found;
         };
-        table.begin(&group).await;
+        let groups = Groups::new(around.clone(), group.clone(), table.clone());
+        table.begin(&group, &groups).await;
+        *self.groups.borrow_mut() = Some(groups);
         let admits = {
             let group = group.clone();
             Rc::new(move |peer, epoch| group.image().broker(peer).is_some_and(|broker| broker.epoch == epoch))

@@ -86,33 +86,42 @@ pub struct Partition {
     has_timer: Cell<bool>,
     is_writing: Cell<bool>,
     is_closed: Cell<bool>,
-    is_damaged: Cell<bool>,
+    /// It has failed because what is stored cannot be read.
+    is_corrupt: Cell<bool>,
     last: Cell<Option<(Standing, Offset)>>,
     me: RefCell<std::rc::Weak<Partition>>,
 }
 
-/// Everything a log holds, in order.
-pub async fn read_all(log: &dyn Wal) -> Result<Vec<PlacedBatch>, WalError> {
+/// Everything a log holds, in order; or what can be read of it, and where that ends.
+pub async fn read_all(log: &dyn Wal) -> Result<(Vec<PlacedBatch>, Option<Offset>), WalError> {
     let state = log.state();
     let mut all = Vec::new();
     let mut from = state.start;
     while from < state.end {
         let range = ReadRange { from, upto: state.end, max_bytes: 1 << 20, min_one: true };
-        let chunk = Pending::start(|done| log.read(range, done)).await?;
+        let chunk = match Pending::start(|done| log.read(range, done)).await {
+            Ok(chunk) => chunk,
+            Err(WalError::Corrupt { .. }) => return Ok((all, Some(from))),
+            Err(why) => return Err(why),
+        };
         if chunk.bytes.is_empty() {
             break;
         }
+        let Some(batches) = placed(&chunk.bytes) else { return Ok((all, Some(from))) };
         from = chunk.next_offset;
-        let Some(batches) = placed(&chunk.bytes) else { return Err(WalError::Corrupt { offset: from }) };
         all.extend(batches);
     }
-    Ok(all)
+    Ok((all, None))
 }
 
 async fn recover(log: &dyn Wal) -> Result<Recovering, WalError> {
     let saved = Pending::start(|done| log.meta_get(META_KEY, done)).await?;
     let state = log.state();
     let mut recovering = Recovering::new(state, saved.as_deref());
+    if let Some(replacement) = recovering.replacement() {
+        let entries = vec![(META_KEY.to_owned(), Some(Bytes::from(replacement.encode())))];
+        Pending::start(|done| log.meta_put(entries, done)).await?;
+    }
     while let Some(from) = recovering.next_read() {
         let range = ReadRange { from, upto: state.end, max_bytes: 1 << 20, min_one: true };
         let chunk = Pending::start(|done| log.read(range, done)).await?;
@@ -160,7 +169,7 @@ impl Partition {
             has_timer: Cell::new(false),
             is_writing: Cell::new(false),
             is_closed: Cell::new(false),
-            is_damaged: Cell::new(false),
+            is_corrupt: Cell::new(false),
             last: Cell::new(None),
             me: RefCell::default(),
         });
@@ -201,9 +210,8 @@ impl Partition {
         self.driver.borrow().has_failed()
     }
 
-    /// It failed for what was read of its log.
-    pub fn is_damaged(&self) -> bool {
-        self.is_damaged.get()
+    pub fn is_corrupt(&self) -> bool {
+        self.is_corrupt.get()
     }
 
     pub fn is_closed(&self) -> bool {
@@ -212,6 +220,16 @@ impl Partition {
 
     pub fn with_leader<R>(&self, look: impl FnOnce(&Leader<Waiter>) -> R) -> Option<R> {
         self.driver.borrow().leader().map(look)
+    }
+
+    /// Which epoch wrote what, and where the log ends.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let driver = self.driver.borrow();
+        match (driver.leader(), driver.follower()) {
+            (Some(leader), _) => leader.epochs().end_of(epoch, leader.log_end()),
+            (None, Some(follower)) => follower.epochs().end_of(epoch, follower.log_end()),
+            (None, None) => None,
+        }
     }
 
     pub fn log(&self) -> &Arc<Watched> {
@@ -366,7 +384,8 @@ impl Partition {
                 }),
                 Outward::Failed { cause } => {
                     if matches!(cause, WalError::Corrupt { .. }) {
-                        self.is_damaged.set(true);
+                        self.is_corrupt.set(true);
+                        self.around.judges.borrow_mut().count("damage found while reading");
                     }
                     self.around.sim.tell(|| format!("n{} {} failed: {cause:?}", self.around.node, self.id));
                 }

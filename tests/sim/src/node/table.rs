@@ -2,6 +2,7 @@
 
 use super::Around;
 use super::group::Group;
+use super::groups::Groups;
 use super::partition::{Partition, read_all};
 use super::watched::Watched;
 use crate::facts::{Fact, Replica};
@@ -11,7 +12,7 @@ use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::leader::Durability;
 use chronik_core::partition::replicas::Membership;
 use chronik_core::replication::{Attached, Event, Message};
-use chronik_core::wal::{EngineError, OpenMode, OpenOptions, Wal, WalEngine, WalError};
+use chronik_core::wal::{EngineError, LogState, OpenMode, OpenOptions, Wal, WalEngine, WalError};
 use chronik_storage_segment::SegmentEngine;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,8 +37,10 @@ pub struct Table {
     turn: futures::lock::Mutex<()>,
     replicas: RefCell<BTreeMap<LogId, Rc<Partition>>>,
     damaged: RefCell<Vec<LogId>>,
-    unopened: RefCell<BTreeSet<LogId>>,
+    /// With whether that is because they are damaged.
+    unopened: RefCell<BTreeMap<LogId, bool>>,
     sessions: RefCell<BTreeMap<NodeId, Offset>>,
+    groups: RefCell<Option<Rc<Groups>>>,
 }
 
 impl Table {
@@ -51,6 +54,7 @@ impl Table {
             damaged: RefCell::default(),
             unopened: RefCell::default(),
             sessions: RefCell::default(),
+            groups: RefCell::default(),
         })
     }
 
@@ -63,9 +67,17 @@ impl Table {
     }
 
     pub fn offline(&self) -> Vec<LogId> {
-        let mut offline = self.unopened.borrow().clone();
+        let mut offline: BTreeSet<LogId> = self.unopened.borrow().keys().copied().collect();
         offline.extend(self.all().iter().filter(|partition| partition.has_failed()).map(|partition| partition.id));
         offline.into_iter().collect()
+    }
+
+    /// Logs that cannot be read any more: somebody has to throw them away.
+    pub fn corrupt(&self) -> Vec<LogId> {
+        let unopened = self.unopened.borrow();
+        let mut corrupt: Vec<_> = unopened.iter().filter(|(_, corrupt)| **corrupt).map(|(id, _)| *id).collect();
+        corrupt.extend(self.all().iter().filter(|partition| partition.is_corrupt()).map(|partition| partition.id));
+        corrupt
     }
 
     pub fn session(&self, peer: NodeId) -> Option<Offset> {
@@ -108,10 +120,12 @@ impl Table {
     }
 
     /// From now on it hears of every change of the metadata; opens what there is.
-    pub async fn begin(self: &Rc<Self>, group: &Group) {
+    pub async fn begin(self: &Rc<Self>, group: &Group, groups: &Rc<Groups>) {
         let _turn = self.turn.lock().await;
         let image = group.listen(self.clone());
         self.assign(self.assignments(&image)).await;
+        groups.adopt(&image);
+        *self.groups.borrow_mut() = Some(groups.clone());
     }
 
     /// As nobody's followers; gives those logs that have lost what was committed.
@@ -130,7 +144,7 @@ impl Table {
         let latest: BTreeMap<LogId, Assignment> = assignments.into_iter().map(|wanted| (wanted.id, wanted)).collect();
         for wanted in latest.into_values() {
             let id = wanted.id;
-            let damaged = self.get(id).filter(|open| open.is_damaged() && wanted.is_replaceable);
+            let damaged = self.get(id).filter(|open| open.is_corrupt() && wanted.is_replaceable);
             if let Some(damaged) = &damaged {
                 self.take_out(damaged);
             }
@@ -148,9 +162,9 @@ impl Table {
                     };
                     match opened {
                         Ok(()) => drop(self.unopened.borrow_mut().remove(&id)),
-                        Err(NotOpened { why, .. }) => {
+                        Err(NotOpened { why, is_damage }) => {
                             self.around.sim.tell(|| format!("n{} has no log {id}: {why}", self.around.node));
-                            self.unopened.borrow_mut().insert(id);
+                            self.unopened.borrow_mut().insert(id, is_damage);
                         }
                     }
                 }
@@ -177,6 +191,7 @@ impl Table {
         self.around.tell(Fact::Deleted { replica: partition.replica });
     }
 
+    /// Opens it as it is.
     async fn open(&self, wanted: Assignment) -> Result<(), NotOpened> {
         let Assignment { id, assumption, segment_bytes, .. } = wanted;
         let node = self.around.node;
@@ -185,9 +200,10 @@ impl Table {
         let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
         let log = Watched::over(self.engine.open(id, options).await?);
         let replica = Replica { node, life: self.around.process.0, log: id };
-        let runs = read_all(&*log).await?;
+        let (runs, unreadable_from) = read_all(&*log).await?;
         let recovered = Partition::read_back(&self.around, &*log).await?;
-        self.around.tell(Fact::Opened { replica, start: log.state().start, runs });
+        let LogState { start, end, .. } = log.state();
+        self.around.tell(Fact::Opened { replica, start, end, runs, unreadable_from });
         if recovered.is_damaged() {
             self.around.sim.tell(|| format!("n{node} {id} has lost what was committed"));
             self.damaged.borrow_mut().push(id);
@@ -252,6 +268,10 @@ impl Table {
                 Change::TopicDeleted(topic) => {
                     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
                     self.delete((0..count).map(|partition| LogId { topic: topic.id, partition })).await;
+                    let groups = self.groups.borrow().clone();
+                    if let Some(groups) = groups {
+                        groups.topic_deleted(&topic.name, topic.id);
+                    }
                 }
                 Change::TopicConfig(topic) => {
                     if let Some(topic) = image.topic_by_id(*topic) {
@@ -265,6 +285,10 @@ impl Table {
         }
         self.assign(assigned.into_values().collect()).await;
         self.delete(gone).await;
+        let groups = self.groups.borrow().clone();
+        if let Some(groups) = groups {
+            groups.adopt(image);
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! of one connection in order: what comes behind a lost one is lost too. Whatever is told to them is a promise, and those who
 //! judge hear of it.
 
+pub mod members;
+
 use crate::facts::Fact;
 use crate::node::partition::Partition;
 use crate::node::watched::placed;
@@ -11,7 +13,7 @@ use crate::rt::WORLD;
 use crate::world::World;
 use chronik_core::batch::{Builder, CheckedBatch, RecordOut};
 use chronik_core::driver::{AppendError, Found};
-use chronik_core::ids::{LogId, NodeId, Offset, ProducerId};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset, ProducerId};
 use chronik_core::partition::leader::{Acks, Refused};
 use chronik_core::partition::producers;
 use chronik_core::time::Timestamp;
@@ -34,6 +36,16 @@ enum Answer {
     Stored,
     /// Ask again, perhaps elsewhere.
     Not,
+    /// Its sequence does not follow on what the broker knows.
+    OutOfOrder,
+}
+
+/// What a broker answers to a fetch.
+enum Fetched {
+    /// Read by this node, in that epoch, from the offset that was asked, or from where the log begins.
+    Read { node: NodeId, epoch: LeaderEpoch, start: Offset, bytes: chronik_core::payload::Payload },
+    /// What was read before is not in the log any more; it may go on from there.
+    Diverged(Offset),
 }
 
 impl World {
@@ -48,6 +60,11 @@ impl World {
             return self.sim.roll(|dice| dice.pick(&nodes).map(|node| node.around.node));
         }
         known
+    }
+
+    /// Whether there was an election that may have lost what was committed.
+    pub fn may_have_lost(&self, log: LogId) -> bool {
+        self.judges.borrow().picture.stories.get(&log).is_some_and(|story| story.unclean.is_some())
     }
 
     fn is_deleted(&self, log: LogId) -> bool {
@@ -94,7 +111,7 @@ impl World {
 
     /// Writes to one partition until the story ends: idempotent, on all in sync, with retries for as long as it takes.
     pub async fn produce(self: Rc<Self>, log: LogId) {
-        let id = self.next_client();
+        let mut id = self.next_client();
         let mut sequence = 0;
         let mut is_known = false;
         let mut waiting: VecDeque<CheckedBatch> = VecDeque::new();
@@ -152,6 +169,12 @@ impl World {
                         waiting.pop_front();
                         is_known = true;
                     }
+                    // Where records may be lost, what it had stored may be: it tells its application, and begins anew.
+                    Some(Answer::OutOfOrder) if all_stored && self.may_have_lost(log) => {
+                        waiting.clear();
+                        (id, sequence, is_known) = (self.next_client(), 0, false);
+                        all_stored = false;
+                    }
                     _ => all_stored = false,
                 }
             }
@@ -186,12 +209,14 @@ impl World {
         if !partition.standing().leads {
             return Answer::Not;
         }
+        let epoch = partition.standing().epoch;
         let (placed, receiver) = match partition.append(batch, acks) {
             Ok(placed) => placed,
             Err(why) => {
                 match why {
                     AppendError::Leader(Refused::Producer(producers::Refused::OutOfOrder { .. })) => {
                         self.judges.borrow_mut().count("sequence refused");
+                        return Answer::OutOfOrder;
                     }
                     AppendError::Leader(Refused::TooFewInSync { .. }) => {
                         self.judges.borrow_mut().count("refused: too few in sync");
@@ -212,9 +237,9 @@ impl World {
                 if acks == Acks::All && placed.found != Found::Forgotten {
                     let fact = Fact::Acknowledged {
                         log,
+                        epoch,
                         producer: header.producer_id.0,
                         sequence: header.base_sequence,
-                        last_sequence: header.last_sequence(),
                         base: placed.base_offset,
                         crc: header.crc,
                     };
@@ -226,27 +251,48 @@ impl World {
         }
     }
 
-    /// Reads one partition from its beginning, as far as it is shown, for as long as the story goes on.
+    /// Reads one partition from its beginning, as far as it is shown, for as long as the story goes on; now and then from
+    /// another replica than the leader (KIP-392).
     pub async fn consume(self: Rc<Self>, log: LogId) {
         let id = self.next_client();
         let mut position = Offset::ZERO;
+        let mut last_epoch = None;
         loop {
-            let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, Duration::from_millis(400)));
+            let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.consume_every));
             self.sim.sleep(WORLD, pause).await;
             if self.is_deleted(log) {
                 return;
             }
-            let Some(leader) = self.leader_of(log) else { continue };
+            let anybody = self.sim.roll(|dice| dice.once_in(4));
+            let nodes = if anybody { self.ids() } else { Vec::new() };
+            let asked = match self.sim.roll(|dice| dice.pick(&nodes).copied()) {
+                Some(anybody) => Some(anybody),
+                None => self.leader_of(log),
+            };
+            let Some(asked) = asked else { continue };
             let order = Rc::default();
             let (from, judged) = (position, self.clone());
-            let outcome = self.call(leader, &order, move |node| judged.fetch(node, log, from)).await;
-            let Some(Some((node, start, bytes))) = outcome else { continue };
-            position = position.max(start);
-            let Some(batches) = placed(&bytes) else { continue };
-            let next = batches.last().map_or(position, |batch| batch.next);
-            let fact = Fact::Read { consumer: id, node, log, from: position, batches };
-            self.judges.borrow_mut().hear(&self.sim, &fact);
-            position = position.max(next);
+            let outcome = self.call(asked, &order, move |node| judged.fetch(node, log, from, last_epoch)).await;
+            match outcome.flatten() {
+                None => {}
+                Some(Fetched::Diverged(end)) => {
+                    self.judges.borrow_mut().count("reader told of lost records");
+                    position = position.min(end);
+                    last_epoch = None;
+                }
+                Some(Fetched::Read { node, epoch, start, bytes }) => {
+                    position = position.max(start);
+                    let Some(batches) = placed(&bytes) else { continue };
+                    let next = batches.last().map_or(position, |batch| batch.next);
+                    last_epoch = batches.last().map(|batch| batch.epoch).or(last_epoch);
+                    if anybody && !batches.is_empty() {
+                        self.judges.borrow_mut().count("read from any replica");
+                    }
+                    let fact = Fact::Read { consumer: id, node, epoch, log, from: position, batches };
+                    self.judges.borrow_mut().hear(&self.sim, &fact);
+                    position = position.max(next);
+                }
+            }
         }
     }
 
@@ -256,7 +302,8 @@ impl World {
         node: Rc<crate::node::Node>,
         log: LogId,
         from: Offset,
-    ) -> Option<(NodeId, Offset, chronik_core::payload::Payload)> {
+        last_epoch: Option<LeaderEpoch>,
+    ) -> Option<Fetched> {
         let partition = replica(&node, log)?;
         let standing = partition.standing();
         let shows = partition.with_leader(|leader| leader.shows_all_that_was_shown());
@@ -268,15 +315,29 @@ impl World {
                 high_watermark: standing.high_watermark,
             });
         }
+        if let Some(asked) = last_epoch {
+            // A client knows the epoch by then, and fences whoever does not (KIP-320).
+            if asked > standing.epoch {
+                return None;
+            }
+            // What a replica that follows says of the past may be about to change.
+            if let Some((known, end)) = partition.end_of_epoch(asked).filter(|_| standing.leads)
+                && (known < asked || end < from)
+            {
+                return Some(Fetched::Diverged(end));
+            }
+        }
+        let read =
+            |bytes| Fetched::Read { node: node.around.node, epoch: standing.epoch, start: standing.log_start, bytes };
         if from < standing.log_start {
-            return Some((node.around.node, standing.log_start, chronik_core::payload::Payload::new()));
+            return Some(read(chronik_core::payload::Payload::new()));
         }
         if from > standing.log_end || from >= standing.high_watermark {
             return None;
         }
         let range = ReadRange { from, upto: standing.high_watermark, max_bytes: 4_096, min_one: true };
         let chunk = partition.read(range).await.ok()?;
-        Some((node.around.node, standing.log_start, chunk.bytes))
+        Some(read(chunk.bytes))
     }
 }
 

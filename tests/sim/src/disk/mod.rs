@@ -4,52 +4,19 @@
 //! back to the latter, with pieces of what was not synced, whole, torn or not at all. **Faults stay within what a file system
 //! may do**: a rename is atomic, a synced file is whole, names made in one directory do not overtake each other.
 
+mod inode;
+mod trouble;
+
+pub use trouble::Trouble;
+
 use crate::dice::Dice;
 use chronik_storage_segment::disk::{Disk, DiskEntry, DiskFile, DiskSpace, Wait};
+use inode::Inode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-#[derive(Clone, Debug)]
-enum Change {
-    Write { at: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-fn apply(bytes: &mut Vec<u8>, change: &Change) {
-    match change {
-        Change::Write { at, bytes: new } => {
-            let end = at + new.len();
-            if bytes.len() < end {
-                bytes.resize(end, 0);
-            }
-            bytes[*at..end].copy_from_slice(new);
-        }
-        Change::SetLen(length) => bytes.resize(*length, 0),
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    /// From `durable` to `now`.
-    changes: Vec<Change>,
-}
-
-impl Inode {
-    fn change(&mut self, change: Change) {
-        apply(&mut self.now, &change);
-        self.changes.push(change);
-    }
-
-    fn sync(&mut self) {
-        for change in self.changes.drain(..) {
-            apply(&mut self.durable, &change);
-        }
-    }
-}
+use trouble::Asks;
 
 /// Names by directory, each with the number of its file. The root's own files are under the empty name; there are no
 /// directories within directories.
@@ -67,10 +34,15 @@ struct State {
     inodes: BTreeMap<u64, Inode>,
     now: Names,
     durable: Names,
+    /// Names that are other ones in `durable`, by directory.
+    unsynced: BTreeMap<String, BTreeSet<String>>,
     /// Syncs fail from now on, as with a device that has gone bad.
     fails_syncs: bool,
     /// No more bytes may be taken.
     is_full: bool,
+    trouble: Option<Trouble>,
+    /// The next write to an index of that log goes into this file, to that place.
+    misdirected: Option<(String, u64, usize)>,
 }
 
 /// See the module's head. Cheap to clone: all clones are one disk.
@@ -99,6 +71,10 @@ impl SimDisk {
         self.state().fails_syncs = fails;
     }
 
+    pub fn set_trouble(&self, trouble: Option<Trouble>) {
+        self.state().trouble = trouble;
+    }
+
     pub fn set_full(&self, is_full: bool) {
         self.state().is_full = is_full;
     }
@@ -108,27 +84,11 @@ impl SimDisk {
         let mut state = std::mem::take(&mut *self.state());
         state.fails_syncs = false;
         state.is_full = false;
+        state.misdirected = None;
         let names = state.now.values().chain(state.durable.values());
         let known: BTreeSet<u64> = names.flat_map(|names| names.values().copied()).collect();
         state.inodes.retain(|number, _| known.contains(number));
         SimDisk(Arc::new(Mutex::new(state)))
-    }
-
-    /// The last segment of a log is empty all of a sudden, if it begins below that offset and nothing else says how long it
-    /// was. Whether there was such a one.
-    pub fn empty_last_segment(&self, log: &str, below: i64) -> bool {
-        let mut state = self.state();
-        let State { inodes, now, .. } = &mut *state;
-        let Some(files) = now.get(log) else { return false };
-        let Some((name, number)) = files.iter().rfind(|(name, _)| name.ends_with(".log")) else { return false };
-        let base = name.trim_end_matches(".log");
-        if files.contains_key(&format!("{base}.index")) || base.parse::<i64>().is_ok_and(|base| base >= below) {
-            return false;
-        }
-        if let Some(inode) = inodes.get_mut(number) {
-            *inode = Inode::default();
-        }
-        true
     }
 
     /// Likewise, after the power was cut.
@@ -136,30 +96,34 @@ impl SimDisk {
         let left = self.after_kill();
         {
             let mut state = left.state();
-            for inode in state.inodes.values_mut() {
-                let mut bytes = std::mem::take(&mut inode.durable);
-                for change in &inode.changes {
-                    match (dice.below(4), change) {
-                        (0, _) => {}
-                        (1, Change::Write { at, bytes: new }) => {
-                            let part = new[..usize::try_from(dice.below(new.len() as u64 + 1)).unwrap_or(0)].to_vec();
-                            apply(&mut bytes, &Change::Write { at: *at, bytes: part });
-                        }
-                        (_, change) => apply(&mut bytes, change),
-                    }
-                }
-                *inode = Inode { now: bytes.clone(), durable: bytes, changes: Vec::new() };
-            }
+            state.inodes.values_mut().for_each(|inode| inode.cut_power(dice));
             if dice.once_in(2) {
                 state.now = state.durable.clone();
             }
             state.durable = state.now.clone();
+            state.unsynced.clear();
         }
         left
     }
 }
 
 impl State {
+    /// A call that may fail.
+    fn trip(&mut self, asks: Asks) -> io::Result<()> {
+        if asks == Asks::Sync && self.fails_syncs {
+            return Err(io::Error::other("the device has failed"));
+        }
+        self.trouble.as_mut().map_or(Ok(()), |trouble| trouble.trip(asks))
+    }
+
+    /// A name has come, gone, or come to be another file's.
+    fn name_changed(&mut self, dir: &str, name: &str) {
+        match self.unsynced.get_mut(dir) {
+            Some(names) => drop(names.insert(name.to_owned())),
+            None => drop(self.unsynced.insert(dir.to_owned(), BTreeSet::from([name.to_owned()]))),
+        }
+    }
+
     fn find(&self, path: &Path) -> Option<u64> {
         let (dir, name) = split(path);
         self.now.get(dir)?.get(name).copied()
@@ -168,37 +132,47 @@ impl State {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let number = self.state().find(path).ok_or_else(missing)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), number }))
+        let mut state = self.state();
+        state.trip(Asks::Look)?;
+        let number = state.find(path).ok_or_else(missing)?;
+        Ok(SimFile::new(self, path, number))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
+        state.trip(Asks::Take)?;
         if state.find(path).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         state.next += 1;
         let (number, (dir, name)) = (state.next, split(path));
         state.now.get_mut(dir).ok_or_else(missing)?.insert(name.to_owned(), number);
+        state.name_changed(dir, name);
         state.inodes.insert(number, Inode::default());
-        Ok(Arc::new(SimFile { disk: self.clone(), number }))
+        Ok(SimFile::new(self, path, number))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let (_, name) = split(path);
         let mut state = self.state();
+        state.trip(Asks::Take)?;
         if state.now.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         state.now.insert(name.to_owned(), BTreeMap::new());
+        // One of that name may have been there before, and may still be durable.
+        let former: BTreeSet<String> =
+            state.durable.get(name).map(|names| names.keys().cloned().collect()).unwrap_or_default();
+        state.unsynced.insert(name.to_owned(), former);
         Ok(())
     }
 
     fn entries(&self, path: &Path) -> io::Result<Vec<DiskEntry>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.trip(Asks::Look)?;
         let dir = path.to_str().unwrap_or_default();
         let files = state.now.get(dir).ok_or_else(missing)?;
-        let bytes = |number: &u64| state.inodes.get(number).map_or(0, |inode| inode.now.len() as u64);
+        let bytes = |number: &u64| state.inodes.get(number).map_or(0, |inode| inode.len() as u64);
         let file =
             |(name, number): (&String, &u64)| DiskEntry { name: name.clone(), is_dir: false, bytes: bytes(number) };
         let mut entries: Vec<_> = files.iter().map(file).collect();
@@ -211,9 +185,12 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.trip(Asks::Change)?;
         let ((from_dir, from_name), (to_dir, to_name)) = (split(from), split(to));
         if from_dir.is_empty() && to_dir.is_empty() && state.now.contains_key(from_name) {
             let files = state.now.remove(from_name).ok_or_else(missing)?;
+            state.unsynced.remove(from_name);
+            state.unsynced.insert(to_name.to_owned(), files.keys().cloned().collect());
             state.now.insert(to_name.to_owned(), files);
             return Ok(());
         }
@@ -222,18 +199,24 @@ impl Disk for SimDisk {
         }
         let number = state.now.get_mut(from_dir).and_then(|files| files.remove(from_name)).ok_or_else(missing)?;
         state.now.entry(to_dir.to_owned()).or_default().insert(to_name.to_owned(), number);
+        state.name_changed(from_dir, from_name);
+        state.name_changed(to_dir, to_name);
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let (dir, name) = split(path);
         let mut state = self.state();
-        state.now.get_mut(dir).and_then(|files| files.remove(name)).map(|_| ()).ok_or_else(missing)
+        state.trip(Asks::Change)?;
+        state.now.get_mut(dir).and_then(|files| files.remove(name)).ok_or_else(missing)?;
+        state.name_changed(dir, name);
+        Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let (_, name) = split(path);
         let mut state = self.state();
+        state.trip(Asks::Change)?;
         match state.now.get(name) {
             None => Err(missing()),
             Some(files) if !files.is_empty() => Err(io::ErrorKind::DirectoryNotEmpty.into()),
@@ -247,25 +230,24 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let dir = path.to_str().unwrap_or_default();
         let mut state = self.state();
-        if state.fails_syncs {
-            return Err(io::Error::other("the device has failed"));
-        }
-        let State { now, durable, .. } = &mut *state;
+        state.trip(Asks::Sync)?;
+        let State { now, durable, unsynced, .. } = &mut *state;
         let files = now.get(dir).ok_or_else(missing)?;
         if dir.is_empty() {
             // Directories are names of the root: those that are gone take along what was in them, and new ones are empty
             // until they are synced themselves.
             durable.retain(|name, _| now.contains_key(name));
+            unsynced.retain(|name, _| now.contains_key(name));
             for name in now.keys().filter(|name| !durable.contains_key(*name)).cloned().collect::<Vec<_>>() {
                 durable.insert(name, BTreeMap::new());
             }
         }
         // Where its own name is not durable yet, what is in it goes with it.
         if let Some(kept) = durable.get_mut(dir) {
-            kept.retain(|name, number| files.get(name) == Some(number));
-            for (name, number) in files {
-                if !kept.contains_key(name) {
-                    kept.insert(name.clone(), *number);
+            for name in unsynced.remove(dir).into_iter().flatten() {
+                match files.get(&name) {
+                    Some(number) => drop(kept.insert(name, *number)),
+                    None => drop(kept.remove(&name)),
                 }
             }
         }
@@ -274,10 +256,9 @@ impl Disk for SimDisk {
 
     fn sync_filesystem(&self) -> io::Result<()> {
         let mut state = self.state();
-        if state.fails_syncs {
-            return Err(io::Error::other("the device has failed"));
-        }
+        state.trip(Asks::Sync)?;
         state.durable = state.now.clone();
+        state.unsynced.clear();
         state.inodes.values_mut().for_each(Inode::sync);
         Ok(())
     }
@@ -299,57 +280,70 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     number: u64,
+    /// The directory, if this is an index in it.
+    index_of: Option<String>,
 }
 
 impl SimFile {
-    fn with<R>(&self, act: impl FnOnce(&mut Inode) -> R) -> io::Result<R> {
+    fn new(disk: &SimDisk, path: &Path, number: u64) -> Arc<dyn DiskFile> {
+        let (dir, name) = split(path);
+        let index_of = name.ends_with(".index").then(|| dir.to_owned());
+        Arc::new(Self { disk: disk.clone(), number, index_of })
+    }
+
+    fn with<R>(&self, asks: Asks, act: impl FnOnce(&mut Inode, bool) -> R) -> io::Result<R> {
+        let mut state = self.disk.state();
+        state.trip(asks)?;
+        let is_full = state.is_full;
         // A handle of a process that is gone: the machine is off.
-        self.disk.state().inodes.get_mut(&self.number).map(act).ok_or_else(missing)
+        state.inodes.get_mut(&self.number).map(|inode| act(inode, is_full)).ok_or_else(missing)
+    }
+
+    /// Where a write that was to come here goes, once.
+    fn goes_elsewhere(&self) -> Option<(u64, usize)> {
+        let index_of = self.index_of.as_ref()?;
+        self.disk.state().misdirected.take_if(|(log, ..)| log == index_of).map(|(_, number, at)| (number, at))
     }
 }
 
 impl DiskFile for SimFile {
     fn write_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
-        let bytes = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
         let at = usize::try_from(position).map_err(io::Error::other)?;
-        let is_full = self.disk.state().is_full;
-        self.with(|inode| {
-            if is_full && at + bytes.len() > inode.now.len() {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if let Some((number, at)) = self.goes_elsewhere() {
+            if let Some(inode) = self.disk.state().inodes.get_mut(&number) {
+                inode.write(parts.iter().map(|part| &**part), at);
+                inode.sync();
+            }
+            return Ok(bytes);
+        }
+        self.with(Asks::Take, |inode, is_full| {
+            if is_full && at + bytes > inode.len() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            let written = bytes.len();
-            inode.change(Change::Write { at, bytes });
-            Ok(written)
+            Ok(inode.write(parts.iter().map(|part| &**part), at))
         })?
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64, _: Wait) -> io::Result<usize> {
         let position = usize::try_from(position).map_err(io::Error::other)?;
-        self.with(|inode| {
-            let from = position.min(inode.now.len());
-            let read = buffer.len().min(inode.now.len() - from);
-            buffer[..read].copy_from_slice(&inode.now[from..from + read]);
-            read
-        })
+        self.with(Asks::Look, |inode, _| inode.read(buffer, position))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.disk.state().fails_syncs {
-            return Err(io::Error::other("the device has failed"));
-        }
-        self.with(Inode::sync)
+        self.with(Asks::Sync, |inode, _| inode.sync())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let length = usize::try_from(bytes).map_err(io::Error::other)?;
-        self.with(|inode| inode.change(Change::SetLen(length)))
+        let asks = if length > 0 { Asks::Take } else { Asks::Change };
+        self.with(asks, |inode, _| inode.set_len(length))
     }
 
     /// After a failed sync a kernel may count what it could not write as clean; letting go of it then loses it.
     fn forget_cached(&self) {
-        let _handle_of_a_dead_process = self.with(|inode| {
-            inode.now = inode.durable.clone();
-            inode.changes.clear();
-        });
+        if let Some(inode) = self.disk.state().inodes.get_mut(&self.number) {
+            inode.forget_unsynced();
+        }
     }
 }

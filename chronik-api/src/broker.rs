@@ -82,6 +82,7 @@ impl Broker {
 /// Opens, changes and deletes logs as the metadata says.
 pub struct FollowMetadata {
     pub node: NodeId,
+    pub clock: Clock,
     /// For how long a replica in sync may lack records.
     pub replica_lag_max: Duration,
     pub partitions: Arc<PartitionTable>,
@@ -110,11 +111,17 @@ impl FollowMetadata {
         // What was acknowledged under another durability holds until all in sync are known to have synced it.
         let durability =
             if facts.is_unsynced(&topic.config) { Durability::Replicated } else { topic.config.durability };
+        // Which of the two lists counts is a matter of the role; who is in sync is never throttled.
+        let throttled = if facts.leader == Some(self.node) {
+            topic.config.leader_throttled_replicas.contains(partition, self.node)
+        } else {
+            topic.config.follower_throttled_replicas.contains(partition, self.node) && !facts.isr.contains(&self.node)
+        };
         Some(Assignment {
             id: LogId { topic: topic.id, partition },
             topic: topic.name.to_string(),
             metrics: self.metrics.topic(&topic.name),
-            assumption: Assumption { epoch: facts.leader_epoch, durability, part },
+            assumption: Assumption { epoch: facts.leader_epoch, durability, throttled, part },
             segment_bytes: topic.config.segment_bytes,
             is_replaceable: facts.leader.is_some_and(|leader| leader != self.node) && !facts.counts_on(self.node),
         })
@@ -146,6 +153,10 @@ impl FollowMetadata {
         self.partitions.damaged()
     }
 
+    fn throttle(&self, image: &Image) {
+        self.partitions.throttling().configure(self.clock, image.broker_config(self.node));
+    }
+
     async fn assign(&self, assignments: Vec<Assignment>) {
         for failure in self.partitions.assign(assignments).await {
             // The others serve; clients of this one are told of a storage error until the cause is mended.
@@ -166,6 +177,7 @@ impl FollowMetadata {
 #[async_trait]
 impl Applied for FollowMetadata {
     async fn begin(&self, image: &Arc<Image>) {
+        self.throttle(image);
         self.open_all(image).await;
     }
 
@@ -212,13 +224,13 @@ impl Applied for FollowMetadata {
                         assigned.extend(all.map(|assignment| (assignment.id, assignment)));
                     }
                 }
+                Change::BrokerConfig => self.throttle(image),
                 Change::TopicCreated(_)
                 | Change::Cluster
                 | Change::Features
                 | Change::BrokerRegistered(_)
                 | Change::BrokerState(_)
                 | Change::BrokerUnregistered(_)
-                | Change::BrokerConfig
                 | Change::ProducerIds => {}
             }
         }
@@ -271,6 +283,7 @@ impl MetricsSource for Broker {
             partitions: self.partitions.all().into_iter().map(sample).collect(),
             groups: self.groups.samples(&image),
             storage: Some(self.partitions.engine().usage()),
+            throttles: self.partitions.throttling().samples().to_vec(),
         }
     }
 }

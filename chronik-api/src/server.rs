@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::metrics::exposition::{Exposition, Names};
 use crate::partitions::partition::Surroundings;
 use crate::partitions::stall::StallWatch;
+use crate::partitions::throttle::Throttling;
 use crate::partitions::{NoPeers, PartitionTable, upkeep};
 use chronik_core::ids::NodeId;
 use chronik_core::metadata::controller::{self, Registration};
@@ -149,11 +150,13 @@ pub async fn run(
             Some(_) => channel.clone(),
             None => Arc::new(NoPeers),
         },
+        throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let partitions = Arc::new(PartitionTable::new(engine, around));
     let follow = Arc::new(FollowMetadata {
         node,
+        clock,
         replica_lag_max: config.replication.replica_lag_max_ms.duration(),
         partitions: partitions.clone(),
         metrics: metrics.clone(),

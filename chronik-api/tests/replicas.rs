@@ -7,10 +7,12 @@ use chronik_api::metrics::Metrics;
 use chronik_api::partitions::partition::Surroundings;
 use chronik_api::partitions::stall::StallWatch;
 use chronik_api::partitions::table::{Assignment, OpenError};
+use chronik_api::partitions::throttle::{ThrottleSample, Throttling};
 use chronik_api::partitions::{Partition, PartitionTable};
 use chronik_core::batch::{self, Builder, CheckedBatch, RecordOut, Records};
 use chronik_core::driver::{AppendError, Assumption, Part};
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
+use chronik_core::metadata::dynamic_broker_config::DynamicBrokerConfig;
 use chronik_core::partition::leader::{Abandoned, Acks, Durability, Refused};
 use chronik_core::partition::replicas::Membership;
 use chronik_core::replication::{Attached, Event, Message, ReplicationChannel};
@@ -78,6 +80,8 @@ struct Cluster {
     clock: Clock,
     nodes: BTreeMap<NodeId, Arc<PartitionTable>>,
     version: i32,
+    /// Nodes whose replicas the topic says are throttled, at either end.
+    throttled: BTreeSet<i32>,
 }
 
 /// What the metadata would say.
@@ -91,7 +95,13 @@ struct Facts<'a> {
 
 impl Cluster {
     fn new(nodes: i32) -> Self {
-        let mut cluster = Self { network: Arc::default(), clock: Clock::start(), nodes: BTreeMap::new(), version: 0 };
+        let mut cluster = Self {
+            network: Arc::default(),
+            clock: Clock::start(),
+            nodes: BTreeMap::new(),
+            version: 0,
+            throttled: BTreeSet::new(),
+        };
         for id in 1..=nodes {
             cluster.start(id, Arc::new(MemoryEngine::new(1 << 30)));
         }
@@ -108,6 +118,7 @@ impl Cluster {
             clock: self.clock,
             stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
             channel: Arc::new(Channel { me: id, network: network.clone() }),
+            throttling: Throttling::default(),
             runtime: tokio::runtime::Handle::current(),
         };
         let table = Arc::new(PartitionTable::new(engine, around));
@@ -149,7 +160,10 @@ impl Cluster {
             } else {
                 Part::Follow { leader: Some(NodeId(facts.leader)), unclean_epoch: None }
             };
-            let assumption = Assumption { epoch: LeaderEpoch(facts.epoch), durability: Durability::Fsync, part };
+            let is_in_sync = facts.in_sync.contains(&node.0) && facts.leader != node.0;
+            let throttled = self.throttled.contains(&node.0) && !is_in_sync;
+            let assumption =
+                Assumption { epoch: LeaderEpoch(facts.epoch), durability: Durability::Fsync, throttled, part };
             let assignment = Assignment {
                 id: LOG,
                 topic: "t".into(),
@@ -210,6 +224,31 @@ impl Cluster {
         };
         let in_time = tokio::time::timeout(PATIENCE, reached).await;
         in_time.unwrap_or_else(|_| panic!("node {node} stands at {:?}", self.replica(node).standing()));
+    }
+}
+
+impl Cluster {
+    /// What a node may send, or take, a second.
+    fn limit(&self, node: i32, side: &str, rate: Option<u64>) {
+        let config = match side {
+            "leader" => DynamicBrokerConfig { leader_throttled_rate: rate, ..DynamicBrokerConfig::default() },
+            _ => DynamicBrokerConfig { follower_throttled_rate: rate, ..DynamicBrokerConfig::default() },
+        };
+        self.nodes[&NodeId(node)].throttling().configure(self.clock, config);
+    }
+
+    fn limited(&self, node: i32, side: &str) -> ThrottleSample {
+        let samples = self.nodes[&NodeId(node)].throttling().samples();
+        samples.into_iter().find(|sample| sample.side == side).expect("there are two")
+    }
+
+    async fn somebody_waits(&self, node: i32, side: &str) {
+        let waits = async {
+            while self.limited(node, side).waits == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("nobody waits at the {side}"));
     }
 }
 
@@ -365,6 +404,7 @@ async fn a_replica_is_opened_once_and_an_answer_that_comes_meanwhile_finds_it() 
         clock: Clock::start(),
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: channel.clone(),
+        throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let table = Arc::new(PartitionTable::new(Arc::new(MemoryEngine::new(1 << 30)), around));
@@ -375,7 +415,7 @@ async fn a_replica_is_opened_once_and_an_answer_that_comes_meanwhile_finds_it() 
         id: LOG,
         topic: "t".into(),
         metrics: Metrics::default().topic("t"),
-        assumption: Assumption { epoch: LeaderEpoch(0), durability: Durability::Fsync, part },
+        assumption: Assumption { epoch: LeaderEpoch(0), durability: Durability::Fsync, throttled: false, part },
         segment_bytes: 1 << 20,
         is_replaceable: false,
     };
@@ -393,6 +433,7 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
         clock: Clock::start(),
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NearLeader::default()),
+        throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let home = tempfile::tempdir().expect("a directory");
@@ -407,6 +448,7 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
         assumption: Assumption {
             epoch: LeaderEpoch(1),
             durability: Durability::Fsync,
+            throttled: false,
             part: Part::Follow { leader: None, unclean_epoch: None },
         },
         segment_bytes: 1 << 20,
@@ -426,6 +468,7 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
         clock: Clock::start(),
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NearLeader::default()),
+        throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     // Opening takes a while here: it goes to a thread.
@@ -439,6 +482,7 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
         assumption: Assumption {
             epoch: LeaderEpoch(epoch),
             durability: Durability::Fsync,
+            throttled: false,
             part: Part::Follow { leader: None, unclean_epoch: None },
         },
         segment_bytes: 1 << 20,
@@ -535,4 +579,81 @@ async fn a_leader_that_reads_damage_gives_up_and_is_filled_again_by_the_next_one
     cluster.tell(&[1, 2, 3], Facts { epoch: 2, leader: 2, in_sync: &[2], ..first }).await;
     cluster.replica(2).found_damaged(Offset(1));
     cluster.append(2, "e", Acks::All).await.expect("it goes on");
+}
+
+/// Node 1 leads, node 2 is in sync, and node 3, which is throttled, has nothing of what is committed. The node whose rate it
+/// is, at either side.
+const SIDES: [(&str, i32); 2] = [("leader", 1), ("follower", 3)];
+
+async fn catching_up(side: &str, node: i32, rate: u64) -> (Cluster, Facts<'static>) {
+    let mut cluster = Cluster::new(3);
+    cluster.throttled.insert(node);
+    cluster.limit(node, side, Some(rate));
+    let facts = Facts { epoch: 0, leader: 1, in_sync: &[1, 2], in_sync_min: 2 };
+    cluster.tell(&[1, 2, 3], facts).await;
+    cluster.network.connect(NodeId(1), NodeId(2));
+    for value in ["a", "b", "c"] {
+        cluster.append(1, value, Acks::All).await.expect("both have it");
+    }
+    (cluster, facts)
+}
+
+#[tokio::test]
+async fn who_catches_up_waits_for_its_throttle_and_who_is_in_sync_for_none() {
+    for (side, node) in SIDES {
+        let (cluster, _) = catching_up(side, node, 0).await;
+        cluster.connect_all();
+        cluster.somebody_waits(node, side).await;
+        cluster.append(1, "d", Acks::All).await.expect("nobody who is in sync waits");
+        cluster.reaches(2, 4).await;
+        assert_eq!(cluster.replica(3).standing().log_end, Offset(0), "{side}: nothing a second is nothing");
+        assert_eq!(cluster.limited(node, side).bytes, 0);
+        // A limit is also changed while somebody waits for it.
+        cluster.limit(node, side, None);
+        cluster.reaches(3, 4).await;
+        assert_eq!(cluster.bytes(3).await, cluster.bytes(1).await);
+    }
+}
+
+#[tokio::test]
+async fn who_comes_to_count_is_throttled_no_longer() {
+    for (side, node) in SIDES {
+        let (mut cluster, facts) = catching_up(side, node, 0).await;
+        cluster.connect_all();
+        cluster.somebody_waits(node, side).await;
+        cluster.tell(&[1, 2, 3], Facts { in_sync: &[1, 2, 3], ..facts }).await;
+        cluster.append(1, "d", Acks::All).await.expect("all have it");
+        cluster.reaches(3, 4).await;
+        // And a topic that names nobody any more throttles nobody.
+        let (mut cluster, facts) = catching_up(side, node, 0).await;
+        cluster.connect_all();
+        cluster.somebody_waits(node, side).await;
+        cluster.throttled.clear();
+        cluster.tell(&[1, 2, 3], facts).await;
+        cluster.reaches(3, 3).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_comes_over_than_the_rate_allows() {
+    const RATE: u64 = 1_000_000;
+    const COUNT: usize = 50;
+    let value = "x".repeat(50_000);
+    for (side, node) in SIDES {
+        let (cluster, _) = catching_up(side, node, RATE).await;
+        for _ in 0..COUNT {
+            cluster.append(1, &value, Acks::All).await.expect("both have it");
+        }
+        let begun = std::time::Instant::now();
+        // The bucket is full: the limit was there before.
+        cluster.connect_all();
+        cluster.reaches(3, 3 + COUNT as i64).await;
+        let took = begun.elapsed();
+        let total = (COUNT * value.len()) as u64;
+        // Of the last ones a follower knows that nothing committed is missing, and takes them at once; a message's worth.
+        let at_least = Duration::from_micros(total - RATE - (1 << 20));
+        assert!(took >= at_least, "{side}: {total} bytes in {took:?}");
+        let limited = cluster.limited(node, side);
+        assert!(limited.bytes > RATE && limited.waits > 0, "{limited:?}");
+    }
 }

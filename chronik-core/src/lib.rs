@@ -18,6 +18,7 @@
 //! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
 //! - [`raft_transport`]: what nodes say to each other about the metadata.
 //! - [`replication`]: what leaders and followers say to each other.
+//! - [`throttle`]: how fast replicas may catch up, where that is limited.
 //! - [`group`]: what a group coordinator decides.
 
 #![forbid(unsafe_code)]
@@ -34,5 +35,6 @@ pub mod payload;
 pub mod pending;
 pub mod raft_transport;
 pub mod replication;
+pub mod throttle;
 pub mod time;
 pub mod wal;

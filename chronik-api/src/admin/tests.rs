@@ -3,6 +3,7 @@
 use super::*;
 use crate::metrics::exposition::Names;
 use crate::metrics::{GroupSample, Metrics, MetricsSource, PartitionLag, PartitionSample, Snapshot};
+use crate::partitions::throttle::ThrottleSample;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
@@ -34,6 +35,10 @@ impl MetricsSource for MadeUp {
                 partitions: vec![lag],
             }],
             storage: None,
+            throttles: vec![
+                ThrottleSample { side: "leader", rate: Some(1_000), bytes: 70, waits: 3 },
+                ThrottleSample { side: "follower", rate: None, bytes: 0, waits: 0 },
+            ],
         }
     }
 }
@@ -101,11 +106,15 @@ async fn a_scrape_shows_what_was_counted_and_what_the_broker_says_of_itself() {
         "chronik_under_replicated_partitions 1",
         "chronik_group_members{group=\"bil\\\"l\\ning\\\\\",state=\"Stable\"} 3",
         "chronik_group_lag{group=\"bil\\\"l\\ning\\\\\",topic=\"orders\",partition=\"0\"} 2",
+        "chronik_replication_throttle_rate_bytes{side=\"leader\"} 1000",
+        "chronik_replication_throttled_bytes_total{side=\"leader\"} 70",
+        "chronik_replication_throttle_waits_total{side=\"follower\"} 0",
         "chronik_ready 0",
         "# EOF",
     ] {
         assert!(scrape.lines().any(|found| found == line), "{line} in {scrape}");
     }
+    assert!(!scrape.contains("throttle_rate_bytes{side=\"follower\"}"), "there is no limit to be shown");
     for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "chronik_build_info{version="] {
         assert!(scrape.lines().any(|line| line.starts_with(name)), "{name} in {scrape}");
     }

@@ -140,6 +140,7 @@ pub fn absolute(directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chronik_core::ids::NodeId;
     use chronik_core::metadata::Image;
     use chronik_core::metadata::describe_config::{self, ConfigSource};
 
@@ -158,7 +159,7 @@ mod tests {
         let stored = Stored { engine: "plugin mine 1.0".into(), survives: chronik_core::wal::Survives::Process };
         let settings =
             broker_settings(&config, &stored, &["main://127.0.0.1:9092".into()], &["main://localhost:9092".into()]);
-        let entries = describe_config::broker_entries(&image, &settings);
+        let entries = describe_config::broker_entries(&image, NodeId(config.node.id), &settings);
         let entry = |name: &str| entries.iter().find(|entry| entry.name == name).expect("reported");
         assert_eq!(
             (entry("num.partitions").value.as_str(), entry("num.partitions").source),

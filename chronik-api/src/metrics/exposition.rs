@@ -3,6 +3,7 @@
 use super::counting::{ApiMetrics, Metrics, TopicMetrics};
 use super::process::{ProcessSample, unix_seconds};
 use super::snapshot::{GroupSample, MetricsSource, PartitionSample, Snapshot};
+use crate::partitions::throttle::ThrottleSample;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -93,6 +94,7 @@ impl Collector for Scrape {
         self.topics(&mut families)?;
         self.storage(&mut families)?;
         self.partitions(&mut families)?;
+        self.throttles(&mut families)?;
         self.groups(&mut families)
     }
 }
@@ -236,6 +238,23 @@ impl Scrape {
             out.gauges(name, help, shown)?;
         }
         Ok(())
+    }
+
+    fn throttles(&self, out: &mut Families<'_>) -> fmt::Result {
+        let all = &self.snapshot.throttles;
+        let side = |sample: &ThrottleSample| [("side", sample.side)];
+        let rates = all.iter().filter_map(|sample| {
+            let rate = i64::try_from(sample.rate?).unwrap_or(i64::MAX);
+            Some((side(sample), rate))
+        });
+        let help = "Bytes a second that throttled replicas are kept to; absent where there is no limit";
+        out.gauges("chronik_replication_throttle_rate_bytes", help, rates)?;
+        let help = "Bytes for replicas that catch up, sent by a leader or asked for by a follower, under a throttle";
+        let bytes = all.iter().map(|sample| (side(sample), sample.bytes));
+        out.counters("chronik_replication_throttled_bytes", help, bytes)?;
+        let help = "How often a replica that catches up had to wait for a throttle";
+        let waits = all.iter().map(|sample| (side(sample), sample.waits));
+        out.counters("chronik_replication_throttle_waits", help, waits)
     }
 
     fn groups(&self, out: &mut Families<'_>) -> fmt::Result {

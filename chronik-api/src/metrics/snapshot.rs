@@ -1,5 +1,6 @@
 //! What is looked up when a scrape asks, rather than counted all the time.
 
+use crate::partitions::throttle::ThrottleSample;
 use async_trait::async_trait;
 use chronik_core::wal::Usage;
 
@@ -16,6 +17,7 @@ pub struct Snapshot {
     pub partitions: Vec<PartitionSample>,
     pub groups: Vec<GroupSample>,
     pub storage: Option<Usage>,
+    pub throttles: Vec<ThrottleSample>,
 }
 
 /// One partition that this broker leads.

@@ -4,12 +4,16 @@
 //! - [`table`]: all of them, by topic id; opened, made leaders or followers, and deleted as the metadata says.
 //! - [`recovery`]: reading a log back.
 //! - [`stall`]: what keeps a slow write from holding up everyone.
+//! - [`throttle`]: how fast replicas catch up, where that is limited.
+//! - [`timer`]: for the deadlines of a partition.
 //! - [`upkeep`]: retention, rolling, checkpoints and the forgetting of producers, on a timer.
 
 pub mod partition;
 pub mod recovery;
 pub mod stall;
 pub mod table;
+pub mod throttle;
+pub mod timer;
 pub mod upkeep;
 
 pub use partition::Partition;

@@ -10,12 +10,14 @@
 
 use super::recovery::{self, RecoverError};
 use super::stall::StallWatch;
+use super::throttle::Throttling;
+use super::timer::Timer;
 use crate::clock::Clock;
 use crate::metrics::TopicMetrics;
 use bytes::Bytes;
 use chronik_core::batch::CheckedBatch;
 use chronik_core::driver::{
-    AppendError, Assumption, Completion, Cut, Found, Inboxes, Outward, PartitionDriver, Placed, Standing,
+    AppendError, Assumption, Completion, Cut, Environment, Found, Inboxes, Outward, PartitionDriver, Placed, Standing,
 };
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
 use chronik_core::partition::checkpoint::{Checkpoint, META_KEY};
@@ -109,6 +111,7 @@ pub struct Surroundings {
     pub clock: Clock,
     pub stalls: Arc<StallWatch>,
     pub channel: Arc<dyn ReplicationChannel>,
+    pub throttling: Throttling,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -127,8 +130,8 @@ pub struct Partition {
     /// The partition is being deleted: polls must look again and find that out.
     closed: AtomicBool,
     around: Surroundings,
-    /// A timer for the driver's deadline is set.
-    timer: AtomicBool,
+    /// For the driver's deadline.
+    timer: Timer,
     /// Held while a checkpoint is saved, and while the log is cut: one that was taken before a cut must not be saved after.
     saving: tokio::sync::Mutex<()>,
     /// Bytes appended since the last checkpoint.
@@ -163,7 +166,9 @@ impl Partition {
         };
         let now = around.clock.now();
         let watermark = recovered.checkpoint.high_watermark.0.unsigned_abs();
-        let driver = PartitionDriver::new(around.node, recovered, first, log.clone(), inboxes, sessions, now);
+        let throttles = around.throttling.throttles();
+        let environment = Environment { node: around.node, log: log.clone(), inboxes, throttles };
+        let driver = PartitionDriver::new(environment, recovered, first, sessions, now);
         let began = if log.state().bytes > 0 { now.wall.0.unsigned_abs() } else { 0 };
         let (topic, metrics) = topic;
         let partition = Arc::new(Self {
@@ -177,7 +182,7 @@ impl Partition {
             damaged: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             around,
-            timer: AtomicBool::new(false),
+            timer: Timer::default(),
             saving: tokio::sync::Mutex::new(()),
             uncheckpointed_bytes: AtomicU64::new(0),
             checkpointed_watermark: AtomicU64::new(watermark),
@@ -282,6 +287,11 @@ impl Partition {
 
     pub fn set_durability(self: &Arc<Self>, durability: Durability) {
         self.change(|driver, now| driver.set_durability(durability, now));
+    }
+
+    /// Whether replicas that are not in sync are throttled in this epoch.
+    pub fn set_throttled(self: &Arc<Self>, epoch: LeaderEpoch, throttled: bool) {
+        self.change(|driver, now| driver.set_throttled(epoch, throttled, now));
     }
 
     pub fn expire_producers(&self, horizon: Timestamp, count_max: usize) {
@@ -445,16 +455,16 @@ impl Partition {
     /// The driver is to be told when its deadline has come.
     fn set_timer(self: &Arc<Self>, deadline: Option<Monotonic>) {
         let Some(at) = deadline else { return };
-        if self.timer.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let partition = self.clone();
-        self.around.runtime.spawn(async move {
-            tokio::time::sleep_until(partition.around.clock.instant(at)).await;
-            partition.timer.store(false, Ordering::Release);
-            if !partition.is_closed() {
-                partition.change(|driver, now| driver.tick(now));
-            }
+        self.timer.set(at, || {
+            let partition = self.clone();
+            let wait = async move {
+                tokio::time::sleep_until(partition.around.clock.instant(at)).await;
+                partition.timer.went_off(at);
+                if !partition.is_closed() {
+                    partition.change(|driver, now| driver.tick(now));
+                }
+            };
+            self.around.runtime.spawn(wait).abort_handle()
         });
     }
 

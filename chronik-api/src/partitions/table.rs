@@ -9,6 +9,7 @@
 use super::Partition;
 use super::partition::Surroundings;
 use super::recovery::{self, RecoverError};
+use super::throttle::Throttling;
 use crate::metrics::TopicMetrics;
 use chronik_core::batch;
 use chronik_core::driver::{Assumption, Part};
@@ -91,6 +92,11 @@ impl PartitionTable {
 
     pub fn get(&self, topic: TopicId, partition: i32) -> Option<Arc<Partition>> {
         self.replicas.read().unwrap_or_else(PoisonError::into_inner).get(&LogId { topic, partition }).cloned()
+    }
+
+    /// How fast replicas that are throttled may catch up.
+    pub fn throttling(&self) -> &Throttling {
+        &self.around.throttling
     }
 
     /// All of them, in the order of their ids.
@@ -251,9 +257,10 @@ fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
         Part::Lead { membership, .. } => Some((wanted.epoch, membership.clone())),
         Part::Follow { .. } => None,
     };
-    let durability = wanted.durability;
+    let Assumption { epoch, durability, throttled, .. } = wanted;
     partition.assume(wanted);
     partition.set_durability(durability);
+    partition.set_throttled(epoch, throttled);
     if let Some((epoch, membership)) = membership {
         partition.applied(epoch, membership);
     }

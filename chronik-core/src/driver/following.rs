@@ -35,7 +35,22 @@ impl<K> PartitionDriver<K> {
                 Effect::Offline(why) => self.outward.push(Outward::Offline(why)),
             }
         }
-        busy
+        self.grant_credit(now) || busy
+    }
+
+    /// A follower that is throttled gives its leader credit as the broker's bucket allows.
+    fn grant_credit(&mut self, now: Now) -> bool {
+        let Role::Follower(follower, _) = &mut self.role else { return false };
+        let Some(wanted) = follower.credit_wanted(now.monotonic) else { return false };
+        match self.throttles.follower.ask(now.monotonic, wanted) {
+            Ok(bytes) => {
+                follower.grant(bytes);
+                // What may come counts as come: a session's end loses no more than the window.
+                self.throttles.follower.settle(bytes, bytes);
+            }
+            Err(until) => follower.hold(until),
+        }
+        true
     }
 
     /// **Copies** the header (61 bytes); the records are shared with the frame that they came in.

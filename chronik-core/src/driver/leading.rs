@@ -3,6 +3,9 @@
 //! **Streams read ahead of the disk.** Records go to followers from the log's tail as soon as they are ordered, while they
 //! are still being written here: what a follower has more than a leader that dies is cut, or becomes the next leader's.
 //! One read per follower is under way at a time, so that a slow one, whose records come from the disk, holds up nobody.
+//!
+//! **Throttled** (KIP-73) are only reads for followers that nobody waits for. What is to be read is asked of the broker's
+//! bucket before, and settled when it is known what it came to; a read that is forgotten gives it back.
 
 use super::{AppendError, Completion, Found, Outward, PartitionDriver, Placed, Role};
 use crate::batch::{self, Batch, CheckedBatch};
@@ -23,6 +26,8 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct Reading {
     token: u64,
     from: Offset,
+    /// Bytes that the throttle gave for it; `None` if it was not asked.
+    given: Option<u64>,
 }
 
 impl<K> PartitionDriver<K> {
@@ -95,15 +100,23 @@ impl<K> PartitionDriver<K> {
                 self.send_records(to, news, Vec::new());
                 continue;
             }
-            let range = ReadRange {
-                from: due.from,
-                upto: leader.log_end(),
-                max_bytes: due.bytes_max.min(MESSAGE_BYTES_MAX) as usize,
-                min_one: true,
-            };
+            let mut bytes_max = due.bytes_max.min(MESSAGE_BYTES_MAX);
+            let mut given = None;
+            if self.throttled && leader.replicas().is_catching_up(to) {
+                match self.throttles.leader.ask(now.monotonic, bytes_max) {
+                    Ok(bytes) => (bytes_max, given) = (bytes, Some(bytes)),
+                    Err(until) => {
+                        // There may be news for it all the same: it is looked at once more.
+                        leader.hold(to, until);
+                        continue;
+                    }
+                }
+            }
+            let range =
+                ReadRange { from: due.from, upto: leader.log_end(), max_bytes: bytes_max as usize, min_one: true };
             self.next_token += 1;
             let token = self.next_token;
-            self.reads.insert(to, Reading { token, from: due.from });
+            self.reads.insert(to, Reading { token, from: due.from, given });
             if let Started::Now(outcome) = self.log.read(range, Done::new(self.inboxes.read.clone(), token)) {
                 self.has_read(token, outcome, now);
             }
@@ -116,6 +129,7 @@ impl<K> PartitionDriver<K> {
         let Some((to, reading)) = self.reads.iter().find(|(_, reading)| reading.token == token) else { return };
         let (to, reading) = (*to, *reading);
         self.reads.remove(&to);
+        self.settle(reading, outcome.as_ref().map_or(0, |chunk| chunk.bytes.len() as u64));
         let Role::Leader(leader) = &mut self.role else { return };
         let news = leader.news();
         match outcome {
@@ -137,6 +151,25 @@ impl<K> PartitionDriver<K> {
                 self.send_records(to, news, Vec::new());
             }
             Err(cause) => self.fail(cause),
+        }
+    }
+
+    /// What was being read for a follower is not for its stream any more.
+    pub(super) fn forget_read(&mut self, to: NodeId) {
+        if let Some(reading) = self.reads.remove(&to) {
+            self.settle(reading, 0);
+        }
+    }
+
+    pub(super) fn forget_reads(&mut self) {
+        for reading in std::mem::take(&mut self.reads).into_values() {
+            self.settle(reading, 0);
+        }
+    }
+
+    fn settle(&self, reading: Reading, used: u64) {
+        if let Some(given) = reading.given {
+            self.throttles.leader.settle(given, used);
         }
     }
 

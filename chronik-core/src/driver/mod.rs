@@ -19,6 +19,7 @@ use crate::partition::recovery::Recovered;
 use crate::partition::replicas::{InSyncQuestion, Membership, Replicas};
 use crate::pending::Inbox;
 use crate::replication::{Attached, Message};
+use crate::throttle::Throttles;
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::{Appended, Chunk, Refused, Wal, WalError};
 use leading::Reading;
@@ -107,6 +108,14 @@ pub enum AppendError {
     Log(#[from] Refused),
 }
 
+/// What a driver acts through.
+pub struct Environment {
+    pub node: NodeId,
+    pub log: Arc<dyn Wal>,
+    pub inboxes: Inboxes,
+    pub throttles: Throttles,
+}
+
 /// The inboxes through which a log's completions reach the host.
 pub struct Inboxes {
     pub written: Arc<dyn Inbox<Result<Appended, WalError>>>,
@@ -119,6 +128,8 @@ pub struct Inboxes {
 pub struct Assumption {
     pub epoch: LeaderEpoch,
     pub durability: Durability,
+    /// Replicas that are not in sync are throttled: of a leader, those that it sends to; of a follower, itself.
+    pub throttled: bool,
     pub part: Part,
 }
 
@@ -157,6 +168,9 @@ pub struct Standing {
 pub struct PartitionDriver<K> {
     me: NodeId,
     role: Role<K>,
+    /// See [`Assumption::throttled`].
+    throttled: bool,
+    throttles: Throttles,
     log: Arc<dyn Wal>,
     failed: bool,
     inboxes: Inboxes,
@@ -173,18 +187,20 @@ pub struct PartitionDriver<K> {
 impl<K> PartitionDriver<K> {
     /// Takes up a role over what was recovered. `sessions`: the nodes that there is a session with now.
     pub fn new(
-        me: NodeId,
+        environment: Environment,
         recovered: Recovered,
         first: Assumption,
-        log: Arc<dyn Wal>,
-        inboxes: Inboxes,
         sessions: BTreeSet<NodeId>,
         now: Now,
     ) -> Self {
+        let Environment { node: me, log, inboxes, throttles } = environment;
+        let throttled = first.throttled;
         let role = role(me, recovered, first, &sessions, now.monotonic);
         let mut driver = Self {
             me,
             role,
+            throttled,
+            throttles,
             log,
             failed: false,
             inboxes,
@@ -261,7 +277,8 @@ impl<K> PartitionDriver<K> {
             leader.resign();
         }
         self.run(now);
-        self.reads.clear();
+        self.forget_reads();
+        self.throttled = next.throttled;
         // What stands here meanwhile is seen by nobody.
         let vacant = Follower::new(Recovered::empty(self.log.state()), next.epoch, next.durability, None);
         let before = std::mem::replace(&mut self.role, Role::Follower(Box::new(vacant), None));
@@ -283,6 +300,24 @@ impl<K> PartitionDriver<K> {
             leader.applied(membership, now.monotonic);
             self.run(now);
         }
+    }
+
+    /// Whether replicas that are not in sync are throttled in this epoch: see [`Assumption::throttled`].
+    pub fn set_throttled(&mut self, epoch: LeaderEpoch, throttled: bool, now: Now) {
+        if let Some(next) = &mut self.next
+            && next.epoch == epoch
+        {
+            next.throttled = throttled;
+        }
+        if self.standing().epoch != epoch || self.throttled == throttled {
+            return;
+        }
+        self.throttled = throttled;
+        match &mut self.role {
+            Role::Leader(leader) => leader.release(),
+            Role::Follower(follower, _) => follower.set_throttled(throttled),
+        }
+        self.run(now);
     }
 
     pub fn set_durability(&mut self, durability: Durability, now: Now) {
@@ -310,7 +345,7 @@ impl<K> PartitionDriver<K> {
         match &mut self.role {
             Role::Leader(leader) => {
                 leader.session_down(peer);
-                self.reads.remove(&peer);
+                self.forget_read(peer);
             }
             Role::Follower(follower, Some(leader)) if *leader == peer => follower.session_down(),
             Role::Follower(..) => {}
@@ -322,8 +357,8 @@ impl<K> PartitionDriver<K> {
     pub fn received(&mut self, from: NodeId, message: Message, now: Now) {
         match (&mut self.role, message) {
             (Role::Leader(leader), Message::Attach(attach)) => {
-                self.reads.remove(&from);
                 let answer = leader.attach(now.monotonic, from, attach);
+                self.forget_read(from);
                 self.outward.push(Outward::Send { to: from, message: Message::Attached(answer) });
             }
             (Role::Leader(leader), Message::Progress(progress)) => leader.progress(now.monotonic, from, progress),
@@ -399,7 +434,10 @@ impl<K> PartitionDriver<K> {
     pub fn ask_in_sync(&mut self, now: Now) -> Option<InSyncQuestion> {
         let Role::Leader(leader) = &mut self.role else { return None };
         let wanted = leader.wanted_in_sync(now.monotonic)?;
-        Some(leader.ask(wanted))
+        let question = leader.ask(wanted);
+        // Whoever counts from now on is throttled no longer.
+        self.run(now);
+        Some(question)
     }
 
     /// The controller has said no, for good.
@@ -506,7 +544,7 @@ fn role<K>(
     sessions: &BTreeSet<NodeId>,
     now: Monotonic,
 ) -> Role<K> {
-    let Assumption { epoch, durability, part } = assumption;
+    let Assumption { epoch, durability, throttled, part } = assumption;
     match part {
         Part::Lead { membership, lag_max } => {
             let replicas = Replicas::new(me, epoch, recovered.log.end, lag_max, membership, now);
@@ -514,6 +552,7 @@ fn role<K>(
         }
         Part::Follow { leader, unclean_epoch } => {
             let mut follower = Follower::new(recovered, epoch, durability, unclean_epoch);
+            follower.set_throttled(throttled);
             if leader.is_some_and(|leader| sessions.contains(&leader)) {
                 follower.session_up();
             }

@@ -1,8 +1,9 @@
 //! Broker configurations under Kafka's names: what admin tools read to learn how a broker is set up.
 //!
-//! Two kinds: the defaults of topic configurations, which [`super::topic_config`] declares and which may be altered for all
-//! brokers; and the ones below, which report settings of our own where Kafka has an equal, and are read-only. A name that
-//! has no equal here is not reported: a made-up value would be believed.
+//! Three kinds: the defaults of topic configurations, which [`super::topic_config`] declares and which may be altered for
+//! all brokers; those that [`super::dynamic_broker_config`] declares and that may be altered for one broker, too; and the
+//! ones below, which report settings of our own where Kafka has an equal, and are read-only. A name that has no equal here
+//! is not reported: a made-up value would be believed.
 
 use super::topic_config::Kind;
 use std::collections::BTreeMap;

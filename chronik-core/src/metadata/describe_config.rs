@@ -1,14 +1,18 @@
 //! Configurations as DescribeConfigs and CreateTopics report them: value, where it comes from, and what it covers.
 
 use super::broker_config::BrokerSettings;
+use super::dynamic_broker_config::{DYNAMIC_BROKER_CONFIGS, DynamicBrokerConfigDef};
 use super::image::{ConfigResource, Image};
 use super::topic_config::{Kind, TOPIC_CONFIGS, TopicConfigDef};
+use crate::ids::NodeId;
 use std::collections::BTreeMap;
 
 /// Where a value comes from; the numbers are DescribeConfigs' own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigSource {
     Topic = 1,
+    /// Set at run time for one broker.
+    DynamicBroker = 2,
     /// Set at run time for all brokers.
     DynamicDefaultBroker = 3,
     /// The configuration file.
@@ -65,8 +69,9 @@ pub fn topic_entries(image: &Image, overrides: &BTreeMap<String, String>) -> Vec
     listed.map(entry).collect()
 }
 
-/// Every configuration of one broker: its settings, and the topic defaults that hold on it, in the order of their names.
-pub fn broker_entries(image: &Image, settings: &BrokerSettings) -> Vec<ConfigEntry> {
+/// Every configuration of one broker: its settings, what may be altered while it runs, and the topic defaults that hold on
+/// it, in the order of their names.
+pub fn broker_entries(image: &Image, broker: NodeId, settings: &BrokerSettings) -> Vec<ConfigEntry> {
     let source = |from_file| if from_file { ConfigSource::StaticBroker } else { ConfigSource::Default };
     let own = settings.iter().map(|(def, setting)| ConfigEntry {
         name: def.name,
@@ -80,6 +85,19 @@ pub fn broker_entries(image: &Image, settings: &BrokerSettings) -> Vec<ConfigEnt
             value: setting.value.clone(),
             source: source(setting.from_file),
         }],
+    });
+    let dynamic = DYNAMIC_BROKER_CONFIGS.iter().map(|def| {
+        let synonyms: Vec<_> = dynamic_synonyms(image, broker, def).collect();
+        let source = synonyms.first().map_or(ConfigSource::Default, |first| first.source);
+        ConfigEntry {
+            name: def.name,
+            value: image.broker_config_text(broker, def),
+            source,
+            read_only: false,
+            kind: def.kind,
+            documentation: def.documentation,
+            synonyms,
+        }
     });
     let of_topics = TOPIC_CONFIGS.iter().filter_map(|def| {
         let synonyms: Vec<_> = broker_synonyms(image, def).collect();
@@ -95,7 +113,7 @@ pub fn broker_entries(image: &Image, settings: &BrokerSettings) -> Vec<ConfigEnt
             synonyms,
         })
     });
-    let mut entries: Vec<_> = own.chain(of_topics).collect();
+    let mut entries: Vec<_> = own.chain(dynamic).chain(of_topics).collect();
     entries.sort_unstable_by_key(|entry| entry.name);
     entries
 }
@@ -103,25 +121,37 @@ pub fn broker_entries(image: &Image, settings: &BrokerSettings) -> Vec<ConfigEnt
 /// What was set for all brokers at run time, and only that.
 pub fn all_brokers_entries(image: &Image) -> Vec<ConfigEntry> {
     let set = image.overrides(&ConfigResource::AllBrokers);
-    let mut entries: Vec<_> = TOPIC_CONFIGS
-        .iter()
-        .filter_map(|def| {
-            let name = def.synonym()?;
-            let value = set.get(name)?;
-            let source = ConfigSource::DynamicDefaultBroker;
-            Some(ConfigEntry {
-                name,
-                value: value.clone(),
-                source,
-                read_only: false,
-                kind: def.kind,
-                documentation: def.documentation,
-                synonyms: vec![ConfigSynonym { name, value: value.clone(), source }],
-            })
-        })
-        .collect();
+    let of_topics = TOPIC_CONFIGS.iter().filter_map(|def| Some((def.synonym()?, def.kind, def.documentation)));
+    let dynamic = DYNAMIC_BROKER_CONFIGS.iter().map(|def| (def.name, def.kind, def.documentation));
+    let entry = |(name, kind, documentation)| {
+        let value: &String = set.get(name)?;
+        let source = ConfigSource::DynamicDefaultBroker;
+        let synonyms = vec![ConfigSynonym { name, value: value.clone(), source }];
+        Some(ConfigEntry { name, value: value.clone(), source, read_only: false, kind, documentation, synonyms })
+    };
+    let mut entries: Vec<_> = of_topics.chain(dynamic).filter_map(entry).collect();
     entries.sort_unstable_by_key(|entry| entry.name);
     entries
+}
+
+/// What one broker's configuration may come from, the strongest first.
+fn dynamic_synonyms(
+    image: &Image,
+    broker: NodeId,
+    def: &'static DynamicBrokerConfigDef,
+) -> impl Iterator<Item = ConfigSynonym> {
+    let set = |resource, source| {
+        let value = image.overrides(&resource).get(def.name)?.clone();
+        Some(ConfigSynonym { name: def.name, value, source })
+    };
+    let default = ConfigSynonym { name: def.name, value: def.default.to_owned(), source: ConfigSource::Default };
+    [
+        set(ConfigResource::Broker(broker), ConfigSource::DynamicBroker),
+        set(ConfigResource::AllBrokers, ConfigSource::DynamicDefaultBroker),
+        Some(default),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What a broker says about a topic configuration, the strongest first.

@@ -6,6 +6,7 @@
 //! Two parts are not replicated: [`ClusterDefaults`], which this node's configuration file gives, and what is derived from
 //! it ([`Topic::config`]). Nodes of one cluster must agree on them.
 
+use super::dynamic_broker_config::{DynamicBrokerConfig, DynamicBrokerConfigDef};
 use super::names;
 use super::topic_config::{self, Durability, InvalidConfig, TOPIC_CONFIGS, TopicConfig, TopicConfigDef, Unit};
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
@@ -345,6 +346,18 @@ impl Image {
             .cloned()
             .or_else(|| self.defaults.topic(def.name).map(str::to_owned))
             .unwrap_or_else(|| topic_config::table_default(def))
+    }
+
+    /// The text of a configuration that is in effect on one broker.
+    pub fn broker_config_text(&self, broker: NodeId, def: &DynamicBrokerConfigDef) -> String {
+        let own = self.overrides(&ConfigResource::Broker(broker)).get(def.name);
+        let set = own.or_else(|| self.overrides(&ConfigResource::AllBrokers).get(def.name));
+        set.map_or_else(|| def.default.to_owned(), String::clone)
+    }
+
+    /// One broker's typed configuration.
+    pub fn broker_config(&self, broker: NodeId) -> DynamicBrokerConfig {
+        DynamicBrokerConfig::resolve(|def| self.broker_config_text(broker, def))
     }
 
     /// A topic's typed configuration from these overrides.

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod broker_config;
 pub mod controller;
 pub mod describe_config;
+pub mod dynamic_broker_config;
 pub mod image;
 pub mod names;
 pub mod raft;

@@ -395,6 +395,39 @@ fn cluster_wide_defaults_reach_every_topic_that_says_nothing_itself() {
 }
 
 #[test]
+fn a_brokers_own_configurations_stand_before_those_of_all_brokers() {
+    const RATE: &str = "leader.replication.throttled.rate";
+    let mut cluster = Cluster::of(&[1, 2]);
+    let rates = |cluster: &Cluster| [1, 2].map(|id| cluster.image.broker_config(NodeId(id)).leader_throttled_rate);
+    let described = |cluster: &Cluster, id| {
+        let entries = describe_config::broker_entries(&cluster.image, NodeId(id), &Default::default());
+        let entry = entries.into_iter().find(|entry| entry.name == RATE).expect("it is always shown");
+        assert!(!entry.read_only);
+        (entry.value, entry.source as i8, entry.synonyms.len())
+    };
+    assert_eq!(rates(&cluster), [None, None]);
+    assert_eq!(described(&cluster, 1), (i64::MAX.to_string(), 5, 1), "a default");
+    cluster.alter(4, "", &[(RATE, set("100"))]).expect("altered");
+    cluster.alter(4, "2", &[(RATE, set("7"))]).expect("altered");
+    assert_eq!(rates(&cluster), [Some(100), Some(7)]);
+    assert_eq!(described(&cluster, 1), ("100".into(), 3, 2));
+    assert_eq!(described(&cluster, 2), ("7".into(), 2, 3));
+    let of_all = describe_config::all_brokers_entries(&cluster.image);
+    assert_eq!(of_all.iter().map(|entry| (entry.name, &*entry.value)).collect::<Vec<_>>(), [(RATE, "100")]);
+    cluster.alter(4, "", &[(RATE, AlterOp::Delete)]).expect("altered");
+    assert_eq!(rates(&cluster), [None, Some(7)]);
+    let refusal = |cluster: &mut Cluster, config| cluster.alter(4, "2", &[config]).expect_err("refused").to_string();
+    assert!(refusal(&mut cluster, (RATE, set("-1"))).contains("at least 0"));
+    assert!(refusal(&mut cluster, (RATE, AlterOp::Append(Some("1".into())))).contains("not LIST"));
+    assert!(refusal(&mut cluster, ("follower.throttle", set("1"))).contains("Unknown broker config name"));
+    let unknown = "replica.alter.log.dirs.io.max.bytes.per.second";
+    assert!(refusal(&mut cluster, (unknown, set("1"))).contains("Unknown broker config name"));
+    let clears = ["leader.replication.throttled.rate", "follower.replication.throttled.rate", unknown];
+    cluster.alter(4, "2", &clears.map(|name| (name, AlterOp::Delete))).expect("as Kafka's tool clears a throttle");
+    assert_eq!(rates(&cluster), [None, None]);
+}
+
+#[test]
 fn a_topic_is_not_created_with_what_it_cannot_be_configured_to() {
     let mut cluster = Cluster::of(&[1]);
     let mut with = |name: &str, value: Option<&str>| {
@@ -477,6 +510,7 @@ enum Step {
     Grow(u8, i32),
     Configure { name: u8, config: u8, value: u8, delete: bool },
     Default { config: u8, value: u8, delete: bool },
+    Throttle { broker: i32, rate: u8, delete: bool },
     Elect(u8, i32, bool),
     ProducerIds,
 }
@@ -501,6 +535,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (name.clone(), config.clone(), value.clone(), any::<bool>())
             .prop_map(|(name, config, value, delete)| Step::Configure { name, config, value, delete }),
         1 => (config, value, any::<bool>()).prop_map(|(config, value, delete)| Step::Default { config, value, delete }),
+        1 => (1..4i32, 0..3u8, any::<bool>())
+            .prop_map(|(broker, rate, delete)| Step::Throttle { broker, rate, delete }),
         1 => (name, 0..4i32, any::<bool>()).prop_map(|(name, partition, unclean)| Step::Elect(name, partition, unclean)),
         1 => Just(Step::ProducerIds),
     ]
@@ -529,6 +565,10 @@ fn take(cluster: &mut Cluster, step: &Step) {
         }
         Step::Default { config, value, delete } => {
             let _ = cluster.alter(4, "", &[(CONFIGS[usize::from(config)].1, op(value, delete))]);
+        }
+        Step::Throttle { broker, rate, delete } => {
+            let config = ("follower.replication.throttled.rate", op(rate, delete));
+            let _ = cluster.alter(4, &broker.to_string(), &[config]);
         }
         Step::Elect(name, partition, unclean) => {
             let kind = if unclean { ElectionKind::Unclean } else { ElectionKind::Preferred };

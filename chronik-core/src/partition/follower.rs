@@ -15,6 +15,9 @@
 //!   here was promised. Where that would be asked for, the replica goes [`Phase::Offline`] and says why.
 //! - **Progress is reported of what the log has reported**, never of what was merely handed to it. The log reports in the
 //!   order of the calls: what was appended before a cut is not heard of after it.
+//! - **Throttled, it gives credit only as it is granted** ([`Follower::credit_wanted`]), and only as long as it lacks records
+//!   that are committed. The watermark waits for those who are in sync, so whoever is lacks none of those and is never held
+//!   back, however late its metadata tells it.
 //! - The machine serves one leader epoch. The next one makes another of what [`Follower::into_recovered`] gives.
 
 use super::checkpoint::Checkpoint;
@@ -130,8 +133,13 @@ pub struct Follower {
     received_bytes: u64,
     /// What the leader was told last of the credit.
     told_credit_bytes: u64,
-    /// Bytes and ends of appends that are not written yet: each gives its credit back when it is.
+    /// Ends and bytes of appends that are not written yet: each gives its credit back when it is.
     unwritten: VecDeque<(Offset, u64)>,
+    unwritten_bytes: u64,
+    /// The topic names this replica as one to be throttled, and it is not in the in-sync set as far as is known here.
+    throttled: bool,
+    /// No credit was granted; it is asked for again then.
+    held_until: Option<Monotonic>,
     effects: VecDeque<Effect>,
 }
 
@@ -167,6 +175,9 @@ impl Follower {
             received_bytes: 0,
             told_credit_bytes: 0,
             unwritten: VecDeque::new(),
+            unwritten_bytes: 0,
+            throttled: false,
+            held_until: None,
             effects: VecDeque::new(),
         };
         follower.take_over(checkpoint, log);
@@ -209,7 +220,55 @@ impl Follower {
     pub fn deadline(&self) -> Option<Monotonic> {
         match self.phase {
             Phase::Waiting { until } => Some(until),
+            Phase::Streaming if self.is_held_back() => self.held_until,
             _ => None,
+        }
+    }
+
+    /// Whether it is throttled as long as it is not in sync.
+    pub fn set_throttled(&mut self, throttled: bool) {
+        self.throttled = throttled;
+        self.restore_credit();
+        if self.credit_bytes > self.told_credit_bytes {
+            self.report();
+        }
+    }
+
+    /// It is throttled, and lacks records that are committed.
+    fn is_held_back(&self) -> bool {
+        self.throttled && self.log_end < self.leaders_watermark
+    }
+
+    /// Bytes of credit that are to be granted ([`Follower::grant`]) or not ([`Follower::hold`]) before the leader gets them.
+    pub fn credit_wanted(&mut self, now: Monotonic) -> Option<u64> {
+        if self.phase != Phase::Streaming || !self.is_held_back() || self.held_until.is_some_and(|until| until > now) {
+            return None;
+        }
+        self.held_until = None;
+        let wanted = self.full_credit().saturating_sub(self.credit_bytes);
+        (wanted >= CREDIT_NEWS_BYTES).then_some(wanted)
+    }
+
+    /// So much more may be sent.
+    pub fn grant(&mut self, bytes: u64) {
+        self.credit_bytes += bytes;
+        self.report();
+    }
+
+    /// No credit now: it is asked for again then.
+    pub fn hold(&mut self, until: Monotonic) {
+        self.held_until = Some(until);
+    }
+
+    /// What the leader may have sent since the attachment when nothing holds it back: a window beyond what is written.
+    fn full_credit(&self) -> u64 {
+        (self.received_bytes + CREDIT_BYTES).saturating_sub(self.unwritten_bytes)
+    }
+
+    fn restore_credit(&mut self) {
+        if !self.is_held_back() {
+            self.held_until = None;
+            self.credit_bytes = self.credit_bytes.max(self.full_credit());
         }
     }
 
@@ -265,7 +324,9 @@ impl Follower {
     }
 
     pub fn tick(&mut self, now: Now) {
-        if self.deadline().is_some_and(|due| due <= now.monotonic) {
+        if let Phase::Waiting { until } = self.phase
+            && until <= now.monotonic
+        {
             self.attach();
         }
     }
@@ -279,6 +340,7 @@ impl Follower {
             Attached::Stream { epoch, high_watermark } if epoch == self.epoch => {
                 self.phase = Phase::Streaming;
                 self.learn_watermark(high_watermark);
+                self.restore_credit();
                 self.report();
             }
             Attached::Diverged { epoch, last_epoch, end } if epoch == self.epoch => {
@@ -330,6 +392,7 @@ impl Follower {
             self.producers.note(header, now.wall);
             self.epochs.note(header.leader_epoch, at);
             self.unwritten.push_back((self.log_end, bytes));
+            self.unwritten_bytes += bytes;
             self.effects.push_back(Effect::Append { at, batch });
         }
         if records.log_start > self.log_end {
@@ -348,8 +411,9 @@ impl Follower {
     pub fn written(&mut self, end: Offset) {
         self.written_end = self.written_end.max(end).min(self.log_end);
         while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= self.written_end) {
-            self.credit_bytes += bytes;
+            self.unwritten_bytes -= bytes;
         }
+        self.restore_credit();
         self.show_watermark();
         self.sync_if_due();
         // Where only what is durable counts, that it is written is told along with it, unless the leader needs the credit.
@@ -417,15 +481,17 @@ impl Follower {
         self.sync_under_way = false;
         self.trim_asked = log.start;
         self.unwritten.clear();
+        self.unwritten_bytes = 0;
     }
 
     fn attach(&mut self) {
         self.phase = Phase::Attaching;
-        // What is still being written counts against the new session too.
-        let unwritten: u64 = self.unwritten.iter().map(|(_, bytes)| bytes).sum();
-        self.credit_bytes = CREDIT_BYTES.saturating_sub(unwritten);
-        self.told_credit_bytes = self.credit_bytes;
         self.received_bytes = 0;
+        self.held_until = None;
+        // What is still being written counts against the new session too. Whether one that is throttled lacks anything it
+        // knows when the leader has answered.
+        self.credit_bytes = if self.throttled { 0 } else { self.full_credit() };
+        self.told_credit_bytes = self.credit_bytes;
         let attach = Attach {
             epoch: self.epoch,
             log_start: self.log_start,
@@ -598,6 +664,56 @@ mod tests {
         assert_eq!(effects(&mut follower), "hw 10, has 10/10 credit 0, append 10, append 11, sync 11");
         follower.written(Offset(12));
         assert_eq!(effects(&mut follower), format!("has 12/10 credit {size}"));
+    }
+
+    /// One that is to be throttled, with the watermark of the leader that it streams from.
+    fn throttled(high_watermark: i64) -> Follower {
+        let mut follower = Follower::new(recovered(), EPOCH, Durability::Fsync, None);
+        follower.set_throttled(true);
+        follower.session_up();
+        assert_eq!(follower.credit_bytes, 0, "whether it lacks anything the leader tells it first");
+        follower.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(high_watermark) });
+        follower
+    }
+
+    #[test]
+    fn a_throttled_follower_gives_credit_as_it_is_granted_while_it_lacks_what_is_committed() {
+        let mut follower = throttled(12);
+        effects(&mut follower);
+        assert_eq!(follower.credit_wanted(now(0).monotonic), Some(CREDIT_BYTES));
+        follower.hold(now(500).monotonic);
+        assert_eq!(follower.credit_wanted(now(499).monotonic), None);
+        assert_eq!(follower.deadline(), Some(now(500).monotonic));
+        follower.tick(now(500));
+        assert_eq!(follower.phase(), Phase::Streaming, "it was about credit only");
+        assert_eq!(follower.credit_wanted(now(500).monotonic), Some(CREDIT_BYTES));
+        assert_eq!(follower.deadline(), None, "and it is asked for once");
+        follower.grant(100);
+        assert_eq!(effects(&mut follower), format!("has 10/10 credit {}", 100 - CREDIT_BYTES as i64));
+        follower.records(now(0), records(EPOCH, 12, vec![batch(10, 4)]));
+        follower.written(Offset(11));
+        follower.durable(Offset(11));
+        let told = format!("has 11/11 credit {}", 100 - CREDIT_BYTES as i64);
+        assert!(effects(&mut follower).ends_with(&told), "what is written gives nothing back by itself");
+        follower.records(now(0), records(EPOCH, 12, vec![batch(11, 4)]));
+        assert_eq!(follower.credit_wanted(now(0).monotonic), None, "it lacks nothing that is committed any more");
+        follower.written(Offset(12));
+        follower.durable(Offset(12));
+        let size = 2 * batch(10, 4).header.size_bytes();
+        assert!(effects(&mut follower).ends_with(&format!("has 12/12 credit {size}")), "a window, as everybody");
+    }
+
+    #[test]
+    fn a_follower_that_has_all_that_is_committed_is_not_held_back_and_none_is_that_is_throttled_no_more() {
+        let mut follower = throttled(10);
+        assert_eq!(effects(&mut follower), "attach at 10, hw 10, has 10/10 credit 0");
+        assert_eq!(follower.credit_wanted(now(0).monotonic), None);
+        let mut follower = throttled(12);
+        effects(&mut follower);
+        follower.hold(now(500).monotonic);
+        follower.set_throttled(false);
+        assert_eq!(effects(&mut follower), "has 10/10 credit 0");
+        assert_eq!(follower.deadline(), None);
     }
 
     #[test]

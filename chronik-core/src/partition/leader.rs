@@ -365,7 +365,17 @@ impl<K> Leader<K> {
     /// When somebody is to be looked at again with [`Leader::due`], whatever happens until then; those whose next message
     /// is being made are looked at when it is sent.
     pub fn deadline(&self, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
-        if self.failed { None } else { self.replicas.news_due_at(self.news(), is_being_made) }
+        if self.failed { None } else { self.replicas.due_at(self.log_end, self.news(), is_being_made) }
+    }
+
+    /// A throttled follower gets no records before then, as long as nobody waits for what it lacks.
+    pub fn hold(&mut self, follower: NodeId, until: Monotonic) {
+        self.replicas.hold(follower, until);
+    }
+
+    /// The partition is throttled no longer.
+    pub fn release(&mut self) {
+        self.replicas.release();
     }
 
     /// The in-sync set that the controller is to be asked for now, if it is another.

@@ -8,6 +8,9 @@
 //! **What is known of a follower outlives its session**, since what is durable on its disk stays there; but it is credited
 //! with nothing more until it attaches again, and then with what it says it has.
 //!
+//! **Throttled** is only who does not count: [`Replicas::hold`] delays records for those who are not in the maximal set, and
+//! is over for whoever comes into it.
+//!
 //! **Watermark and size.** It does not advance while fewer replicas are in the applied set than `min.insync.replicas`.
 
 use super::epochs::Epochs;
@@ -43,9 +46,16 @@ struct Stream {
     told: News,
     /// When that was last told without records.
     told_alone_at: Option<Monotonic>,
+    /// The follower is throttled: no records before then, as long as it is not in sync.
+    held_until: Option<Monotonic>,
 }
 
 impl Stream {
+    /// Bytes of records that may be sent, if there are any to send.
+    fn credit_for(&self, leader_end: Offset) -> u64 {
+        if self.next < leader_end { self.credit_bytes.saturating_sub(self.sent_bytes) } else { 0 }
+    }
+
     /// News go with records where there are any. Alone they go at once where that is rare.
     fn may_tell_alone_at(&self) -> Monotonic {
         self.told_alone_at.map_or(Monotonic(Duration::ZERO), |at| at + NEWS_ALONE_EVERY)
@@ -250,6 +260,7 @@ impl Replicas {
             sent_bytes: 0,
             told: News { high_watermark: log.high_watermark, log_start: Offset::ZERO },
             told_alone_at: None,
+            held_until: None,
         });
         replica.log_start = attach.log_start;
         // It may have lost what it had not synced, or its disk: only its own words count now.
@@ -288,20 +299,49 @@ impl Replicas {
     }
 
     /// What is to be sent to a follower now: records, or what is new about them. `None` without a stream, if it has been
-    /// sent and told everything, or if the news are better told a little later ([`Replicas::news_due_at`]).
+    /// sent and told everything, or if it is to come a little later ([`Replicas::due_at`]).
     pub fn due(&self, now: Monotonic, node: NodeId, leader_end: Offset, news: News) -> Option<Due> {
         let stream = self.followers.get(&node)?.stream?;
-        let credit = if stream.next < leader_end { stream.credit_bytes.saturating_sub(stream.sent_bytes) } else { 0 };
+        let is_held = self.held_until(node, &stream).is_some_and(|until| until > now);
+        let credit = if is_held { 0 } else { stream.credit_for(leader_end) };
         let tell = stream.told != news && stream.may_tell_alone_at() <= now;
         (credit > 0 || tell).then_some(Due { from: stream.next, bytes_max: credit })
     }
 
     /// When [`Replicas::due`] has something for somebody at the latest, if no records come before; but not for those whose
-    /// next message is being made already, for that tells the news too.
-    pub fn news_due_at(&self, news: News, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
+    /// next message is being made already: that tells the news too, and is looked at when it is sent.
+    pub fn due_at(&self, leader_end: Offset, news: News, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
         let streams = self.followers.iter().filter(|(node, _)| !is_being_made(**node));
-        let untold = streams.filter_map(|(_, replica)| replica.stream.filter(|stream| stream.told != news));
-        untold.map(|stream| stream.may_tell_alone_at()).min()
+        let due_at = |(node, replica): (&NodeId, &Replica)| {
+            let stream = replica.stream?;
+            let untold = (stream.told != news).then(|| stream.may_tell_alone_at());
+            let held = self.held_until(*node, &stream).filter(|_| stream.credit_for(leader_end) > 0);
+            untold.into_iter().chain(held).min()
+        };
+        streams.filter_map(due_at).min()
+    }
+
+    /// Neither in the in-sync set nor asked for: nobody waits for what it lacks.
+    pub fn is_catching_up(&self, node: NodeId) -> bool {
+        !self.in_sync.contains(&node) && !self.asked.as_ref().is_some_and(|asked| asked.contains(&node))
+    }
+
+    /// No records for this follower before then, unless somebody comes to wait for what it lacks.
+    pub fn hold(&mut self, node: NodeId, until: Monotonic) {
+        if let Some(stream) = self.followers.get_mut(&node).and_then(|replica| replica.stream.as_mut()) {
+            stream.held_until = Some(until);
+        }
+    }
+
+    /// Nobody is held any longer.
+    pub fn release(&mut self) {
+        for stream in self.followers.values_mut().filter_map(|replica| replica.stream.as_mut()) {
+            stream.held_until = None;
+        }
+    }
+
+    fn held_until(&self, node: NodeId, stream: &Stream) -> Option<Monotonic> {
+        stream.held_until.filter(|_| self.is_catching_up(node))
     }
 
     /// Records up to `next`, and the news, were sent.
@@ -312,6 +352,8 @@ impl Replicas {
             stream.told = news;
             if bytes == 0 {
                 stream.told_alone_at = Some(now);
+            } else {
+                stream.held_until = None;
             }
         }
     }
@@ -530,6 +572,38 @@ mod tests {
         replicas.session_down(B);
         assert_eq!(due(&replicas, news), None);
     }
+
+    #[test]
+    fn who_is_held_gets_news_and_no_records_until_its_time_or_until_it_counts() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, C], 1);
+        for node in [B, C] {
+            replicas.attach(at(0), node, attach(15, Some(4)), log(&epochs));
+        }
+        let news = |to| News { high_watermark: Offset(to), log_start: Offset(0) };
+        let due = |replicas: &Replicas, ms, node| replicas.due(at(ms), node, Offset(20), news(12));
+        let records = Some(Due { from: Offset(15), bytes_max: 100 });
+        replicas.sent(at(0), B, Offset(15), 0, news(12));
+        replicas.sent(at(0), C, Offset(15), 0, news(12));
+        replicas.hold(B, at(500));
+        replicas.hold(C, at(500));
+        assert!(replicas.is_catching_up(B) && !replicas.is_catching_up(C));
+        assert_eq!(due(&replicas, 499, C), records, "others wait for what it lacks");
+        assert_eq!(due(&replicas, 499, B), None);
+        assert_eq!(replicas.due_at(Offset(20), news(12), |node| node == C), Some(at(500)));
+        assert_eq!(replicas.due_at(Offset(15), news(12), |_| false), None, "there is nothing to be sent then");
+        let told = replicas.due(at(499), B, Offset(20), news(13));
+        assert_eq!(told, Some(Due { from: Offset(15), bytes_max: 0 }), "it hears of the watermark");
+        assert_eq!(due(&replicas, 500, B), records);
+        replicas.hold(B, at(1_000));
+        replicas.ask(set(&[ME, B, C]));
+        assert_eq!(due(&replicas, 501, B), records, "it may be elected: the watermark waits for it");
+        replicas.applied(versioned(&[ME, C], 1, 2), at(501));
+        assert_eq!(due(&replicas, 501, B), None);
+        replicas.release();
+        assert_eq!(due(&replicas, 501, B), records);
+    }
+
     #[test]
     fn news_that_follow_each_other_closely_are_told_once_or_with_the_next_records() {
         let epochs = epochs();
@@ -539,10 +613,10 @@ mod tests {
         let alone = Some(Due { from: Offset(20), bytes_max: 0 });
         assert_eq!(replicas.due(at(7), B, Offset(20), news(13)), alone, "the first at once");
         replicas.sent(at(7), B, Offset(20), 0, news(13));
-        assert_eq!(replicas.news_due_at(news(13), |_| false), None, "nothing is new");
+        assert_eq!(replicas.due_at(Offset(20), news(13), |_| false), None, "nothing is new");
         assert_eq!(replicas.due(at(8), B, Offset(20), news(14)), None);
-        assert_eq!(replicas.news_due_at(news(14), |_| false), Some(at(7) + NEWS_ALONE_EVERY));
-        assert_eq!(replicas.news_due_at(news(14), |to| to == B), None, "its next message tells it");
+        assert_eq!(replicas.due_at(Offset(20), news(14), |_| false), Some(at(7) + NEWS_ALONE_EVERY));
+        assert_eq!(replicas.due_at(Offset(20), news(14), |to| to == B), None, "its next message tells it");
         let with_records = Some(Due { from: Offset(20), bytes_max: 100 });
         assert_eq!(replicas.due(at(9), B, Offset(21), news(14)), with_records, "records wait for nothing");
         replicas.sent(at(9), B, Offset(21), 50, news(14));

@@ -70,7 +70,7 @@ fn entries(
         let mut entries =
             describe_config::topic_entries(image, image.overrides(&ConfigResource::Topic(name.to_owned())));
         // What a topic's records outlive nobody sets for the topic, but who looks at its durability must see it.
-        let broker = describe_config::broker_entries(image, &own_settings(call, image));
+        let broker = describe_config::broker_entries(image, call.broker.node, &own_settings(call, image));
         // As a default: tools that set again whatever is none leave it alone.
         let shown = broker.into_iter().filter(|entry| entry.name == STORAGE_SURVIVES);
         entries.extend(shown.map(|entry| ConfigEntry { source: ConfigSource::Default, ..entry }));
@@ -84,7 +84,7 @@ fn entries(
         BROKER if name.is_empty() => Ok(describe_config::all_brokers_entries(image)),
         BROKER => {
             check_own_id(call, name)?;
-            Ok(describe_config::broker_entries(image, &own_settings(call, image)))
+            Ok(describe_config::broker_entries(image, call.broker.node, &own_settings(call, image)))
         }
         // The broker's log levels are its own business; there are no Kafka loggers to be listed.
         BROKER_LOGGER => check_own_id(call, name).map(|()| Vec::new()),

@@ -1,19 +1,19 @@
 //! AlterConfigs and IncrementalAlterConfigs (KIP-339).
 //!
-//! Topics take every topic configuration. Brokers take the cluster-wide defaults of topic configurations, under Kafka's
-//! broker names and for all brokers at once; everything else about a broker is said by its configuration file and is
-//! refused here, since accepting what has no effect would be a lie.
+//! Topics take every topic configuration. Brokers take what [`dynamic_broker_config`] declares, one by one or all at once,
+//! and all at once the cluster-wide defaults of topic configurations, under Kafka's broker names. Everything else about a
+//! broker is said by its configuration file and is refused here, since accepting what has no effect would be a lie.
 
 use super::Decision;
 use super::draft::Draft;
 use super::settle::Lead;
 use crate::ids::{LogId, NodeId};
-use crate::metadata::broker_config;
 use crate::metadata::image::{ConfigResource, Image, Partition};
 use crate::metadata::names::{self, BadTopicName};
 use crate::metadata::records::Record;
 use crate::metadata::snapshot::config_record;
-use crate::metadata::topic_config::{self, Durability, InvalidConfig, Kind, TopicConfig, TopicConfigDef};
+use crate::metadata::topic_config::{self, Durability, InvalidConfig, Kind, TopicConfig, Valid};
+use crate::metadata::{broker_config, dynamic_broker_config};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kafka's numbers for kinds of resources.
@@ -108,21 +108,18 @@ pub fn alter_configs(image: &Image, asked: &[ResourceAlteration<AlterOp>]) -> De
             if *op == AlterOp::Delete && !before.contains_key(name) {
                 continue;
             }
-            let def = editable(&resource, name)?;
-            let now = || match before.get(name) {
-                Some(text) => text.clone(),
-                None => image.topic_default(def),
-            };
+            let config = editable(image, &resource, name)?;
+            let now = before.get(name).unwrap_or(&config.fallback);
             let text = match op {
                 AlterOp::Set(text) => text.clone(),
                 AlterOp::Delete => None,
-                AlterOp::Append(more) => Some(edit_list(def, name, "APPEND", &now(), more.as_deref(), append)?),
-                AlterOp::Subtract(less) => Some(edit_list(def, name, "SUBTRACT", &now(), less.as_deref(), subtract)?),
+                AlterOp::Append(more) => Some(config.edit_list(name, "APPEND", now, more.as_deref(), append)?),
+                AlterOp::Subtract(less) => Some(config.edit_list(name, "SUBTRACT", now, less.as_deref(), subtract)?),
                 AlterOp::Unknown(number) => return Err(AlterConfigError::UnknownOperation(*number)),
             };
             match text {
                 Some(text) => {
-                    check_value(&resource, def, name, &text)?;
+                    config.check(name, &text)?;
                     after.insert(name.clone(), text);
                 }
                 None => drop(after.remove(name)),
@@ -139,9 +136,8 @@ pub fn replace_configs(image: &Image, asked: &[ResourceAlteration<Option<String>
         refuse_nulls(configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name))?;
         let mut after = BTreeMap::new();
         for (name, text) in configs {
-            let def = editable(&resource, name)?;
             let text = text.clone().unwrap_or_default();
-            check_value(&resource, def, name, &text)?;
+            editable(image, &resource, name)?.check(name, &text)?;
             after.insert(name.clone(), text);
         }
         difference(image, &resource, image.overrides(&resource), &after)
@@ -227,49 +223,53 @@ fn refuse_nulls<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), Alter
     if names.is_empty() { Ok(()) } else { Err(AlterConfigError::NullValue(names.join(", "))) }
 }
 
-/// The topic configuration behind a name, if it may be altered on this resource.
-fn editable(resource: &ConfigResource, name: &str) -> Result<&'static TopicConfigDef, AlterConfigError> {
-    let by_synonym = topic_config::definition_by_synonym(name);
-    match resource {
-        ConfigResource::Topic(_) => {
-            Ok(topic_config::definition(name).ok_or_else(|| InvalidConfig::UnknownName(name.to_owned()))?)
+/// What a value has to be, and the text that is in effect where the resource itself has none.
+struct Editable {
+    kind: Kind,
+    valid: Valid,
+    fallback: String,
+}
+
+/// The configuration behind a name, if it may be altered on this resource.
+fn editable(image: &Image, resource: &ConfigResource, name: &str) -> Result<Editable, AlterConfigError> {
+    let of_topics = match resource {
+        ConfigResource::Topic(_) => topic_config::definition(name),
+        ConfigResource::Broker(_) | ConfigResource::AllBrokers => topic_config::definition_by_synonym(name),
+    };
+    match (resource, of_topics, dynamic_broker_config::definition(name)) {
+        (ConfigResource::Topic(_), None, _) => Err(InvalidConfig::UnknownName(name.to_owned()).into()),
+        (ConfigResource::Broker(_), Some(_), _) => Err(AlterConfigError::OneBrokerOnly { name: name.to_owned() }),
+        (_, Some(def), _) => Ok(Editable { kind: def.kind, valid: def.valid, fallback: image.topic_default(def) }),
+        (ConfigResource::Broker(id), None, Some(def)) => {
+            Ok(Editable { kind: def.kind, valid: def.valid, fallback: image.broker_config_text(*id, def) })
         }
-        ConfigResource::AllBrokers if let Some(def) = by_synonym => Ok(def),
-        ConfigResource::Broker(_) if by_synonym.is_some() => Err(AlterConfigError::OneBrokerOnly { name: name.into() }),
+        (_, None, Some(def)) => Ok(Editable { kind: def.kind, valid: def.valid, fallback: def.default.to_owned() }),
         _ if broker_config::is_known(name) => Err(AlterConfigError::ReadOnly { name: name.to_owned() }),
         _ => Err(AlterConfigError::UnknownBrokerConfig(name.to_owned())),
     }
 }
 
-/// Reads the value for its refusal, which names the configuration as the asker did.
-fn check_value(
-    resource: &ConfigResource,
-    def: &TopicConfigDef,
-    name: &str,
-    text: &str,
-) -> Result<(), AlterConfigError> {
-    match def.parse(text) {
-        Err(InvalidConfig::BadValue { value, why, .. }) if *resource == ConfigResource::AllBrokers => {
-            Err(InvalidConfig::BadValue { name: name.to_owned(), value, why }.into())
-        }
-        outcome => Ok(outcome.map(drop)?),
+impl Editable {
+    /// Reads the value for its refusal, which names the configuration as the asker did.
+    fn check(&self, name: &str, text: &str) -> Result<(), AlterConfigError> {
+        Ok(topic_config::parse(name, self.kind, self.valid, text).map(drop)?)
     }
-}
 
-fn edit_list(
-    def: &TopicConfigDef,
-    name: &str,
-    operation: &'static str,
-    now: &str,
-    with: Option<&str>,
-    edit: impl Fn(&mut Vec<String>, String),
-) -> Result<String, AlterConfigError> {
-    if def.kind != Kind::List {
-        return Err(AlterConfigError::NotAList { operation, name: name.to_owned() });
+    fn edit_list(
+        &self,
+        name: &str,
+        operation: &'static str,
+        now: &str,
+        with: Option<&str>,
+        edit: impl Fn(&mut Vec<String>, String),
+    ) -> Result<String, AlterConfigError> {
+        if self.kind != Kind::List {
+            return Err(AlterConfigError::NotAList { operation, name: name.to_owned() });
+        }
+        let mut items = topic_config::split_list(now);
+        topic_config::split_list(with.unwrap_or("")).into_iter().for_each(|item| edit(&mut items, item));
+        Ok(items.join(","))
     }
-    let mut items = topic_config::split_list(now);
-    topic_config::split_list(with.unwrap_or("")).into_iter().for_each(|item| edit(&mut items, item));
-    Ok(items.join(","))
 }
 
 fn append(items: &mut Vec<String>, item: String) {

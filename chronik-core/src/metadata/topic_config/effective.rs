@@ -3,7 +3,9 @@
 use super::table::{TopicConfigDef, definition};
 use super::value::Value;
 use crate::batch::{Compression, TimestampType, Validation};
+use crate::ids::NodeId;
 pub use crate::partition::leader::Durability;
+use std::collections::BTreeSet;
 
 /// What becomes of old records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,38 @@ pub enum CompressionPolicy {
     Codec { codec: Compression, level: Option<i32> },
 }
 
+/// Which of a topic's replicas are throttled while they catch up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ThrottledReplicas {
+    #[default]
+    None,
+    All,
+    /// Partitions, each with the broker that its replica is on.
+    These(BTreeSet<(i32, NodeId)>),
+}
+
+impl ThrottledReplicas {
+    pub fn contains(&self, partition: i32, broker: NodeId) -> bool {
+        match self {
+            ThrottledReplicas::None => false,
+            ThrottledReplicas::All => true,
+            ThrottledReplicas::These(these) => these.contains(&(partition, broker)),
+        }
+    }
+
+    fn read(value: &Value) -> Self {
+        let one = |item: &String| {
+            let (partition, broker) = item.split_once(':')?;
+            Some((partition.parse().ok()?, NodeId(broker.parse().ok()?)))
+        };
+        match value.as_list() {
+            [] => ThrottledReplicas::None,
+            [all] if all == "*" => ThrottledReplicas::All,
+            items => ThrottledReplicas::These(items.iter().filter_map(one).collect()),
+        }
+    }
+}
+
 /// A topic's configurations with their values in effect; names, units and meaning are those of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
@@ -31,7 +65,9 @@ pub struct TopicConfig {
     pub file_delete_delay_ms: i64,
     pub flush_messages: i64,
     pub flush_ms: i64,
+    pub follower_throttled_replicas: ThrottledReplicas,
     pub index_interval_bytes: u32,
+    pub leader_throttled_replicas: ThrottledReplicas,
     pub max_compaction_lag_ms: i64,
     pub max_message_bytes: usize,
     pub message_timestamp_after_max_ms: i64,
@@ -78,7 +114,9 @@ impl TopicConfig {
             file_delete_delay_ms: number("file.delete.delay.ms"),
             flush_messages: number("flush.messages"),
             flush_ms: number("flush.ms"),
+            follower_throttled_replicas: ThrottledReplicas::read(&read("follower.replication.throttled.replicas")),
             index_interval_bytes: unsigned("index.interval.bytes") as u32,
+            leader_throttled_replicas: ThrottledReplicas::read(&read("leader.replication.throttled.replicas")),
             max_compaction_lag_ms: number("max.compaction.lag.ms"),
             max_message_bytes: unsigned("max.message.bytes") as usize,
             message_timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
@@ -149,6 +187,8 @@ mod tests {
             ("retention.ms", "-1"),
             ("internal.segment.bytes", "4096"),
             ("chronik.durability", "replicated"),
+            ("leader.replication.throttled.replicas", "0:1, 2:1"),
+            ("follower.replication.throttled.replicas", "*"),
             ("min.insync.replicas", "what a later release may mean"),
         ];
         let config = TopicConfig::resolve(|def| {
@@ -161,5 +201,9 @@ mod tests {
         assert_eq!(config.segment_bytes, 4096);
         assert_eq!(config.durability, Durability::Replicated);
         assert_eq!(config.min_insync_replicas, 1);
+        let leaders = &config.leader_throttled_replicas;
+        assert!(leaders.contains(2, NodeId(1)) && !leaders.contains(2, NodeId(2)) && !leaders.contains(1, NodeId(1)));
+        assert!(config.follower_throttled_replicas.contains(7, NodeId(9)));
+        assert_eq!(TopicConfig::default().leader_throttled_replicas, ThrottledReplicas::None);
     }
 }

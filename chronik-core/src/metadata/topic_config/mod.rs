@@ -10,7 +10,7 @@ mod effective;
 mod table;
 mod value;
 
-pub use effective::{CleanupPolicy, CompressionPolicy, Durability, TopicConfig};
+pub use effective::{CleanupPolicy, CompressionPolicy, Durability, ThrottledReplicas, TopicConfig};
 pub use table::{Synonym, TOPIC_CONFIGS, TopicConfigDef, Unit, definition, definition_by_synonym};
 pub use value::{Kind, Valid, Value, split_list};
 
@@ -28,6 +28,15 @@ pub enum InvalidConfig {
     Conflict(String),
     #[error("Null value not supported for topic configs: {0}")]
     NullValue(String),
+}
+
+/// Reads the value of a configuration that is declared so.
+pub fn parse(name: &str, kind: Kind, valid: Valid, text: &str) -> Result<Value, InvalidConfig> {
+    value::parse(kind, valid, text).map_err(|why| InvalidConfig::BadValue {
+        name: name.to_owned(),
+        value: text.to_owned(),
+        why,
+    })
 }
 
 /// Checks a topic's own configurations, alone and together with what they fall back to.

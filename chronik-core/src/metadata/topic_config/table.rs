@@ -4,7 +4,7 @@
 //! `ServerTopicConfigSynonyms`; the sentences say what the setting does *here*.
 
 use super::InvalidConfig;
-use super::value::{self, Kind, Valid, Value};
+use super::value::{Kind, Valid, Value};
 
 /// A broker configuration that sets a topic configuration's default, and its unit against the topic's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,7 @@ pub struct TopicConfigDef {
 
 impl TopicConfigDef {
     pub fn parse(&self, text: &str) -> Result<Value, InvalidConfig> {
-        value::parse(self.kind, self.valid, text).map_err(|why| InvalidConfig::BadValue {
-            name: self.name.to_owned(),
-            value: text.to_owned(),
-            why,
-        })
+        super::parse(self.name, self.kind, self.valid, text)
     }
 
     /// The broker configuration under which the cluster-wide default is altered and reported.

@@ -9,7 +9,7 @@ use crate::facts::{Fact, Placed as PlacedBatch, Replica};
 use bytes::Bytes;
 use chronik_core::batch::{self, CheckedBatch};
 use chronik_core::driver::{
-    AppendError, Assumption, Completion, Cut, Inboxes, Outward, PartitionDriver, Placed, Standing,
+    AppendError, Assumption, Completion, Cut, Environment, Inboxes, Outward, PartitionDriver, Placed, Standing,
 };
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
 use chronik_core::partition::checkpoint::{Checkpoint, META_KEY};
@@ -19,6 +19,7 @@ use chronik_core::partition::recovery::{Recovered, Recovering};
 use chronik_core::partition::replicas::{InSyncQuestion, Membership};
 use chronik_core::pending::{Inbox, Pending};
 use chronik_core::replication::Message;
+use chronik_core::throttle::Throttles;
 use chronik_core::time::{Monotonic, Now};
 use chronik_core::wal::{Appended, Cause, Chunk, ReadRange, Wal, WalError};
 use futures::channel::oneshot;
@@ -155,7 +156,9 @@ impl Partition {
             read: Arc::new(ReadInbox(completions.clone())),
         };
         let now = around.now();
-        let driver = PartitionDriver::new(around.node, recovered, first, log.clone(), inboxes, sessions, now);
+        let throttles = Throttles::unlimited();
+        let environment = Environment { node: around.node, log: log.clone(), inboxes, throttles };
+        let driver = PartitionDriver::new(environment, recovered, first, sessions, now);
         let replica = Replica { node: around.node, life: around.process.0, log: id };
         let partition = Rc::new(Self {
             id,

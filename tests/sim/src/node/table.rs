@@ -105,7 +105,7 @@ impl Table {
             if facts.is_unsynced(&topic.config) { Durability::Replicated } else { topic.config.durability };
         Some(Assignment {
             id: LogId { topic: topic.id, partition },
-            assumption: Assumption { epoch: facts.leader_epoch, durability, part },
+            assumption: Assumption { epoch: facts.leader_epoch, durability, throttled: false, part },
             segment_bytes: topic.config.segment_bytes,
             is_replaceable: facts.leader.is_some_and(|leader| leader != node) && !facts.counts_on(node),
         })

@@ -113,6 +113,10 @@ async fn recover(log: &dyn Wal) -> Result<Recovering, WalError> {
     let saved = Pending::start(|done| log.meta_get(META_KEY, done)).await?;
     let state = log.state();
     let mut recovering = Recovering::new(state, saved.as_deref());
+    if let Some(replacement) = recovering.replacement() {
+        let entries = vec![(META_KEY.to_owned(), Some(bytes::Bytes::from(replacement.encode())))];
+        Pending::start(|done| log.meta_put(entries, done)).await?;
+    }
     while let Some(from) = recovering.next_read() {
         let range = ReadRange { from, upto: state.end, max_bytes: 1 << 20, min_one: true };
         let chunk = Pending::start(|done| log.read(range, done)).await?;

@@ -242,6 +242,45 @@ async fn configurations_are_described_with_where_they_come_from_and_altered() {
 }
 
 #[tokio::test]
+async fn a_brokers_own_configurations_are_altered_in_both_ways_and_unknown_ones_refused() {
+    const RATE: &str = "leader.replication.throttled.rate";
+    let broker = start(|_| ()).await;
+    let mut client = Client::to(&broker).await;
+    let ok = (ErrorCode::NONE, String::new());
+    assert_eq!(alter(&mut client, BROKER, "", (RATE, 0, Some("500"))).await, ok);
+    assert_eq!(alter(&mut client, BROKER, "1", (RATE, 0, Some("70"))).await, ok);
+    let configs = describe(&mut client, BROKER, "1").await.expect("described");
+    let rate = configs.iter().find(|config| config.name == RATE).expect("described");
+    let sources: Vec<_> = rate.synonyms.iter().map(|synonym| (synonym.value.as_deref(), synonym.source)).collect();
+    assert_eq!((rate.value.as_deref(), rate.config_source, rate.config_type), (Some("70"), 2, 5));
+    assert_eq!(sources, [(Some("70"), 2), (Some("500"), 3), (Some("9223372036854775807"), 5)]);
+    let of_all = describe(&mut client, BROKER, "").await.expect("described");
+    assert_eq!(of_all.iter().map(|config| &*config.name).collect::<Vec<_>>(), [RATE]);
+    for (config, words) in [
+        ((RATE, 0, Some("-1")), "at least 0"),
+        ((RATE, 0, Some("fast")), "LONG"),
+        (("replica.alter.log.dirs.io.max.bytes.per.second", 0, Some("1")), "Unknown broker config"),
+    ] {
+        let (refused, why) = alter(&mut client, BROKER, "1", config).await;
+        assert_eq!(refused, ErrorCode::INVALID_CONFIG, "{config:?}");
+        assert!(why.contains(words), "{config:?}: {why}");
+    }
+    // The older way replaces everything, here with something else.
+    let other = "follower.replication.throttled.rate";
+    let resource = alter_configs::AlterConfigsResource {
+        resource_type: BROKER,
+        resource_name: "1".into(),
+        configs: vec![alter_configs::AlterableConfig { name: other.into(), value: Some("9".into()) }],
+    };
+    let request = alter_configs::AlterConfigsRequest { resources: vec![resource], validate_only: false };
+    assert_eq!(client.ask(request).await.responses[0].error_code, 0);
+    let configs = describe(&mut client, BROKER, "1").await.expect("described");
+    let own: Vec<_> = configs.iter().filter(|config| config.config_source == 2).map(|config| &*config.name).collect();
+    assert_eq!(own, [other]);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_broker_tells_how_it_is_set_up_and_nothing_of_others() {
     let broker = start(|config| config.groups.max_size = 77).await;
     let mut client = Client::to(&broker).await;
@@ -254,7 +293,8 @@ async fn a_broker_tells_how_it_is_set_up_and_nothing_of_others() {
     assert_eq!(value("group.max.size"), "77");
     assert_eq!(value("log.retention.ms"), "604800000");
     assert!(value("advertised.listeners").ends_with(&broker.address.port().to_string()));
-    assert!(configs.iter().all(|config| config.read_only));
+    let alterable: Vec<_> = configs.iter().filter(|config| !config.read_only).map(|config| &*config.name).collect();
+    assert_eq!(alterable, ["follower.replication.throttled.rate", "leader.replication.throttled.rate"]);
     assert_eq!(describe(&mut client, BROKER, "").await, Ok(Vec::new()), "nothing was set for all brokers");
     let refused = describe(&mut client, BROKER, "2").await.expect_err("refused");
     assert_eq!(refused.0, ErrorCode::INVALID_REQUEST);

@@ -13,6 +13,7 @@ use crate::batch::{Batch, Builder, RecordOut, Records};
 use crate::dice::{Dice, Seed};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::replication::{Attached, Message, Records as Sent};
+use crate::throttle::Bucket;
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::LogState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +22,8 @@ use std::time::Duration;
 const NODES: i32 = 3;
 const STEPS: usize = 2_500;
 const SEEDS: u64 = 60;
+/// Where replicas are throttled: so much that they have to wait, and that what is mended is whole again in time.
+const RATE: u64 = 1_000;
 const LAG_MAX: Duration = Duration::from_millis(300);
 
 /// What the metadata says of the partition, as the controller has it and as nodes come to know it.
@@ -98,6 +101,12 @@ struct World {
     news: BTreeMap<NodeId, VecDeque<Facts>>,
     /// Requests for another in-sync set, on their way to the controller.
     asked: VecDeque<(NodeId, u64, BTreeSet<NodeId>)>,
+    /// In half of all worlds replicas are throttled at both ends, and none is ever told that it is in sync: that alone must
+    /// not hold up anybody.
+    throttled: bool,
+    /// What each node may send, and take.
+    buckets: BTreeMap<NodeId, [Bucket; 2]>,
+    waits: usize,
     sessions: BTreeSet<(NodeId, NodeId)>,
     wires: BTreeMap<(NodeId, NodeId), VecDeque<Message>>,
     /// What any leader has shown to be committed.
@@ -128,9 +137,14 @@ impl World {
             saved_watermark: Offset::ZERO,
             under_way: VecDeque::new(),
         };
+        let mut bucket = Bucket::default();
+        bucket.set_rate(Monotonic::default(), Some(RATE));
         Self {
             dice: Dice(seed),
             now_ms: 1,
+            throttled: seed % 2 == 1,
+            buckets: all.iter().map(|id| (*id, [bucket.clone(), bucket.clone()])).collect(),
+            waits: 0,
             nodes: all.iter().map(|id| (*id, node(id))).collect(),
             news: all.iter().map(|id| (*id, VecDeque::from([facts.clone()]))).collect(),
             facts,
@@ -245,11 +259,23 @@ impl World {
 
     /// Does what a follower wants done.
     fn carry_out(&mut self, id: NodeId) {
+        let now = self.now().monotonic;
         loop {
-            let node = self.node(id);
+            let node = self.nodes.get_mut(&id).expect("nodes are never removed");
             let leader = node.known.as_ref().and_then(|known| known.leader);
             let Role::Follower(follower) = &mut node.role else { return };
-            let Some(effect) = follower.poll_effect() else { return };
+            let Some(effect) = follower.poll_effect() else {
+                let Some(wanted) = follower.credit_wanted(now) else { return };
+                let [_, bucket] = self.buckets.get_mut(&id).expect("every node has two");
+                match bucket.ask(now, wanted) {
+                    Ok(bytes) => follower.grant(bytes),
+                    Err(until) => {
+                        follower.hold(until);
+                        self.waits += 1;
+                    }
+                }
+                continue;
+            };
             match effect {
                 Effect::Send(message) => {
                     if let Some(leader) = leader {
@@ -294,13 +320,29 @@ impl World {
         let now = self.now().monotonic;
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             let mut out = Vec::new();
-            let node = self.node(id);
+            let node = self.nodes.get_mut(&id).expect("nodes are never removed");
+            let [bucket, _] = self.buckets.get_mut(&id).expect("every node has two");
             let end = node.end();
             let Role::Leader(lead) = &mut node.role else { continue };
             let epoch = node.known.as_ref().expect("a leader knows that it leads").epoch;
             for follower in lead.replicas.streams().collect::<Vec<_>>() {
                 let news = News { high_watermark: lead.high_watermark, log_start: Offset::ZERO };
-                let Some(Due { from, bytes_max }) = lead.replicas.due(now, follower, end, news) else { continue };
+                let due = |replicas: &Replicas| replicas.due(now, follower, end, news);
+                let Some(Due { from, mut bytes_max }) = due(&lead.replicas) else { continue };
+                let mut given = None;
+                if self.throttled && bytes_max > 0 && lead.replicas.is_catching_up(follower) {
+                    match bucket.ask(now, bytes_max) {
+                        Ok(bytes) => (bytes_max, given) = (bytes, Some(bytes)),
+                        Err(until) => {
+                            lead.replicas.hold(follower, until);
+                            self.waits += 1;
+                            if due(&lead.replicas).is_none() {
+                                continue;
+                            }
+                            bytes_max = 0;
+                        }
+                    }
+                }
                 let mut batches = Vec::new();
                 let mut bytes = 0;
                 for batch in node.log.iter().skip(from.0 as usize).take(if bytes_max > 0 { 3 } else { 0 }) {
@@ -309,6 +351,9 @@ impl World {
                     }
                     bytes += batch.header.size_bytes() as u64;
                     batches.push(batch.clone());
+                }
+                if let Some(given) = given {
+                    bucket.settle(given, bytes);
                 }
                 lead.replicas.sent(now, follower, from + batches.len() as i64, bytes, news);
                 let high_watermark = lead.high_watermark;
@@ -384,6 +429,7 @@ impl World {
         let now = self.now();
         let all: BTreeSet<NodeId> = self.nodes.keys().copied().collect();
         let connected = facts.leader.is_some_and(|leader| self.sessions.contains(&pair(id, leader)));
+        let throttled = self.throttled;
         let node = self.node(id);
         let before = node.known.replace(facts.clone());
         let membership = Membership {
@@ -421,6 +467,7 @@ impl World {
             let mut recovered = node.recovered();
             recovered.checkpoint.high_watermark = watermark;
             let mut follower = Follower::new(recovered, facts.epoch, Durability::Fsync, None);
+            follower.set_throttled(throttled);
             if connected {
                 follower.session_up();
             }
@@ -588,7 +635,8 @@ impl World {
             }
             self.controller_decides();
             self.deliver();
-            self.pass(1);
+            // What is throttled takes its time.
+            self.pass(if self.throttled { 4 } else { 1 });
             self.pump();
             self.check();
         }
@@ -601,26 +649,27 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> (usize, usize, usize) {
+/// How much was committed, and how often a leader began, a log was cut, and a replica waited for its throttle.
+fn run(seed: u64) -> [usize; 4] {
     let _seed = Seed(seed);
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step();
     }
     world.heal();
-    (world.committed.len(), world.leaders, world.cuts)
+    [world.committed.len(), world.leaders, world.cuts, world.waits]
 }
 
 #[test]
 fn what_was_committed_stays_whatever_happens_to_sessions_nodes_and_leaders() {
-    let (mut committed, mut leaders, mut cuts) = (0, 0, 0);
+    let mut sums = [0; 4];
     for seed in 0..SEEDS {
-        let (c, l, t) = run(seed);
-        (committed, leaders, cuts) = (committed + c, leaders + l, cuts + t);
+        sums.iter_mut().zip(run(seed)).for_each(|(sum, one)| *sum += one);
     }
+    let [committed, leaders, cuts, waits] = sums;
     let seeds = SEEDS as usize;
     assert!(
-        committed > 15 * seeds && leaders > 5 * seeds && cuts > seeds / 4,
-        "too tame: {committed} {leaders} {cuts}"
+        committed > 15 * seeds && leaders > 5 * seeds && cuts > seeds / 4 && waits > seeds,
+        "too tame: {committed} {leaders} {cuts} {waits}"
     );
 }

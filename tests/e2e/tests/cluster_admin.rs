@@ -12,6 +12,7 @@ const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const QUORUM: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
 const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
+const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const CLUSTER: &str = "org.apache.kafka.tools.ClusterTool";
 /// Far above what any of these take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,9 +54,12 @@ fn client(cluster: &Cluster) -> ClientConfig {
 }
 
 fn write(cluster: &Cluster, topic: &str, count: usize) {
+    write_all(cluster, topic, (0..count).map(|number| number.to_string()));
+}
+
+fn write_all(cluster: &Cluster, topic: &str, values: impl Iterator<Item = String>) {
     let producer: BaseProducer = client(cluster).set("acks", "all").create().expect("a producer");
-    for number in 0..count {
-        let value = number.to_string();
+    for value in values {
         producer.send(BaseRecord::<(), _>::to(topic).payload(&value).partition(0)).expect("there is room");
     }
     producer.flush(PATIENCE).expect("all is acknowledged");
@@ -153,6 +157,72 @@ fn a_consumer_reads_from_the_replica_in_its_rack_and_from_the_leader_when_that_i
     // Another group: the first one has read everything.
     cluster.restart(near);
     cluster.wait("it is back", Cluster::is_whole);
+}
+
+/// A metric of a node: the one that has these words in its line.
+fn metric(cluster: &Cluster, id: usize, words: &str) -> Option<u64> {
+    let metrics = cluster.http(id, "/metrics").expect("metrics");
+    let line = metrics.lines().find(|line| line.starts_with(words))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+#[ignore = "run by tests/run"]
+fn a_throttled_move_is_slow_until_the_throttle_is_raised_and_leaves_no_throttle_behind() {
+    if is_missing("java") {
+        return;
+    }
+    const COUNT: usize = 2_000;
+    let cluster = Cluster::start(3, &[]);
+    says(&cluster, TOPICS, &["--create", "--topic", "slow", "--replica-assignment", "1:2"]);
+    // Minutes' worth at the first rate, next to nothing at the second.
+    write_all(&cluster, "slow", (0..COUNT).map(|number| format!("{number:04096}")));
+    let plan = cluster.home().join("plan.json");
+    let moves = r#"{"version":1,"partitions":[{"topic":"slow","partition":0,"replicas":[2,3]}]}"#;
+    std::fs::write(&plan, moves).expect("the plan is written");
+    let plan = plan.display().to_string();
+    let execute = ["--reassignment-json-file", &plan, "--execute", "--throttle", "10000"];
+    assert!(says(&cluster, REASSIGN, &execute).contains("throttle limit was set to 10000"));
+    let broker = |id| says(&cluster, CONFIGS, &["--describe", "--entity-type", "brokers", "--entity-name", id]);
+    for id in ["1", "2", "3"] {
+        let described = broker(id);
+        for side in ["leader", "follower"] {
+            assert!(described.contains(&format!("{side}.replication.throttled.rate=10000")), "{described}");
+        }
+    }
+    let topic = || says(&cluster, TOPICS, &["--describe", "--topic", "slow"]);
+    let described = topic();
+    assert!(described.contains("follower.replication.throttled.replicas=0:3"), "{described}");
+    cluster.wait("the new replica waits for its throttle", |cluster| {
+        let waits = metric(cluster, 3, "chronik_replication_throttle_waits_total{side=\"follower\"}");
+        waits.is_some_and(|waits| waits > 0)
+    });
+    assert_eq!(metric(&cluster, 3, "chronik_replication_throttle_rate_bytes{side=\"follower\"}"), Some(10_000));
+    let verify = ["--reassignment-json-file", &plan, "--verify"];
+    let said = says(&cluster, REASSIGN, &[&verify[..], &["--preserve-throttles"]].concat());
+    assert!(said.contains("still in progress"), "{said}");
+    // Nobody waits for the replica that is throttled.
+    write(&cluster, "slow", 100);
+
+    let faster = ["--reassignment-json-file", &plan, "--execute", "--additional", "--throttle", "100000000"];
+    assert!(says(&cluster, REASSIGN, &faster).contains("throttle limit was set to 100000000"));
+    let said = comes_to_say(&cluster, REASSIGN, &verify, |said| {
+        said.contains("Reassignment of partition slow-0 is completed")
+    });
+    assert!(
+        said.contains("Clearing broker-level throttles") && said.contains("Clearing topic-level throttles"),
+        "{said}"
+    );
+    for id in ["1", "2", "3"] {
+        let described = broker(id);
+        assert!(!described.contains("throttled"), "{described}");
+    }
+    let described = topic();
+    assert!(described.contains("Replicas: 2,3") && !described.contains("throttled"), "{described}");
+    assert_eq!(metric(&cluster, 3, "chronik_replication_throttle_rate_bytes{side=\"follower\"}"), None, "no limit");
+    let bytes = metric(&cluster, 3, "chronik_replication_throttled_bytes_total{side=\"follower\"}");
+    assert!(bytes.is_some_and(|bytes| bytes >= (COUNT * 4_096 / 2) as u64), "{bytes:?} came under the throttle");
+    assert_eq!(read(&cluster, "slow", "anywhere", COUNT + 100).len(), COUNT + 100, "what was moved is all there");
 }
 
 /// A node of the quorum, as the tool tells of it.

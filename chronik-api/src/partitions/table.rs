@@ -9,12 +9,13 @@
 use super::Partition;
 use super::partition::Surroundings;
 use super::recovery::{self, RecoverError};
+use crate::assemble::engines::{Engines, LogError};
 use crate::metrics::TopicMetrics;
 use chronik_core::batch;
 use chronik_core::driver::{Assumption, Part};
 use chronik_core::ids::{LogId, NodeId, Offset, TopicId};
 use chronik_core::replication::Event;
-use chronik_core::wal::{EngineError, OpenMode, OpenOptions, WalEngine, WalError};
+use chronik_core::wal::{EngineError, OpenMode, OpenOptions, WalError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::task::JoinSet;
@@ -27,6 +28,8 @@ const OPENING_MAX: usize = 32;
 pub struct Assignment {
     pub id: LogId,
     pub topic: String,
+    /// The engine that keeps it, by name.
+    pub storage: String,
     pub metrics: Arc<TopicMetrics>,
     pub assumption: Assumption,
     pub segment_bytes: u64,
@@ -36,7 +39,7 @@ pub struct Assignment {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("partition {index} of topic {topic} cannot be opened")]
-    Engine { topic: String, index: i32, source: EngineError },
+    Engine { topic: String, index: i32, source: LogError },
     #[error("the log of partition {index} of topic {topic} cannot be read back")]
     Log { topic: String, index: i32, source: WalError },
     #[error("partition {index} of topic {topic}: {what}")]
@@ -45,7 +48,7 @@ pub enum OpenError {
 
 /// See the module's head.
 pub struct PartitionTable {
-    engine: Arc<dyn WalEngine>,
+    engines: Arc<Engines>,
     around: Surroundings,
     replicas: RwLock<HashMap<LogId, Arc<Partition>>>,
     /// Logs that came back with less than was committed.
@@ -59,9 +62,9 @@ pub struct PartitionTable {
 }
 
 impl PartitionTable {
-    pub fn new(engine: Arc<dyn WalEngine>, around: Surroundings) -> Self {
+    pub fn new(engines: Arc<Engines>, around: Surroundings) -> Self {
         Self {
-            engine,
+            engines,
             around,
             replicas: RwLock::default(),
             damaged: Mutex::default(),
@@ -71,8 +74,8 @@ impl PartitionTable {
         }
     }
 
-    pub fn engine(&self) -> &Arc<dyn WalEngine> {
-        &self.engine
+    pub fn engines(&self) -> &Arc<Engines> {
+        &self.engines
     }
 
     pub fn get(&self, topic: TopicId, partition: i32) -> Option<Arc<Partition>> {
@@ -113,8 +116,8 @@ impl PartitionTable {
             while opening.len() < OPENING_MAX
                 && let Some(wanted) = waiting.pop()
             {
-                let (id, engine) = (wanted.id, self.engine.clone());
-                opening.spawn(async move { (id, open_log(engine, wanted).await) });
+                let (id, engines) = (wanted.id, self.engines.clone());
+                opening.spawn(async move { (id, open_log(engines, wanted).await) });
             }
             match opening.join_next().await {
                 None => return failures,
@@ -189,23 +192,20 @@ impl PartitionTable {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
     }
 
-    /// Deletes replicas that the metadata says are not to be here any more.
-    pub async fn delete(&self, ids: impl IntoIterator<Item = LogId>) -> Result<(), EngineError> {
+    /// Deletes replicas of a topic that the metadata says are not to be here any more, from the engine that keeps them.
+    pub async fn delete(&self, storage: &str, ids: impl IntoIterator<Item = LogId>) -> Result<(), LogError> {
         for id in ids {
             let gone = self.replicas.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
             if let Some(partition) = gone {
                 partition.close();
             }
             self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-            match self.engine.delete(id).await {
-                Ok(()) | Err(EngineError::NotFound(_)) => {}
-                Err(failure) => return Err(failure),
-            }
+            self.engines.delete(storage, id).await?;
         }
         Ok(())
     }
 
-    /// Saves what a restart would have to read back, and closes the engine.
+    /// Saves what a restart would have to read back, and closes the engines.
     pub async fn shut_down(&self) -> Result<(), EngineError> {
         for partition in self.all() {
             if partition.uncheckpointed_bytes() > 0
@@ -220,7 +220,7 @@ impl PartitionTable {
                 );
             }
         }
-        self.engine.close().await
+        self.engines.close().await
     }
 }
 
@@ -239,10 +239,10 @@ fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
 
 type OpenLog = (Assignment, Arc<dyn chronik_core::wal::Wal>, chronik_core::partition::recovery::Recovering);
 
-async fn open_log(engine: Arc<dyn WalEngine>, wanted: Assignment) -> Result<OpenLog, OpenError> {
+async fn open_log(engines: Arc<Engines>, wanted: Assignment) -> Result<OpenLog, OpenError> {
     let (topic, index) = (wanted.topic.clone(), wanted.id.partition);
     let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: wanted.segment_bytes };
-    let log = match engine.open(wanted.id, options).await {
+    let log = match engines.open(&wanted.storage, wanted.id, options).await {
         Ok(log) => log,
         Err(source) => return Err(OpenError::Engine { topic, index, source }),
     };

@@ -39,6 +39,9 @@ struct Append {
     done: Done<Result<Appended, WalError>>,
 }
 
+/// Who waits for a sync, or for values to be set.
+type Waiting<T> = (Arc<Log>, Done<Result<T, WalError>>);
+
 /// What is committed together.
 struct Round<'a> {
     shared: &'a Shared,
@@ -46,8 +49,8 @@ struct Round<'a> {
     changes: Changes<'a>,
     bytes: u64,
     appends: Vec<Append>,
-    syncs: Vec<(Arc<Log>, Done<Result<Offset, WalError>>)>,
-    puts: Vec<(Arc<Log>, Done<Result<(), WalError>>)>,
+    syncs: Vec<Waiting<Offset>>,
+    puts: Vec<Waiting<()>>,
 }
 
 fn failed(error: &StoreError) -> Cause {
@@ -195,7 +198,7 @@ impl<'a> Round<'a> {
             done.complete(synced.map_err(answer));
         }
         for (_, done) in puts {
-            done.complete(outcome.as_ref().map(|()| ()).map_err(answer));
+            done.complete(outcome.clone().map_err(|cause| answer(&cause)));
         }
     }
 }

@@ -77,7 +77,8 @@ impl Engines {
         let storage = &config.storage;
         let memory: Arc<dyn WalEngine> = Arc::new(MemoryEngine::new(storage.memory.bytes.as_u64()));
         if storage.engine == Engine::Memory && !config.is_cluster() {
-            return Ok(Self::only(Engine::Memory.word(), memory));
+            let engines = Self::only(Engine::Memory.word(), memory);
+            return engines.judge(config).map(|()| engines);
         }
         let built_in: Arc<dyn WalEngine> =
             Arc::new(SegmentEngine::start(config.node.data_dir.join(LOGS_DIRECTORY), segment_options(config))?);

@@ -116,6 +116,7 @@ impl FollowMetadata {
             metrics: self.metrics.topic(&topic.name),
             assumption: Assumption { epoch: facts.leader_epoch, durability, part },
             segment_bytes: topic.config.segment_bytes,
+            is_replaceable: facts.leader.is_some_and(|leader| leader != self.node) && !facts.counts_on(self.node),
         })
     }
 
@@ -135,6 +136,7 @@ impl FollowMetadata {
         let idle = |mut assignment: Assignment| {
             assignment.assumption.epoch = LeaderEpoch(-1);
             assignment.assumption.part = Part::Follow { leader: None, unclean_epoch: None };
+            assignment.is_replaceable = false;
             assignment
         };
         let of = |topic: &Arc<Topic>| {

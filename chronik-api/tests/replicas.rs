@@ -7,7 +7,7 @@ use chronik_api::clock::Clock;
 use chronik_api::metrics::Metrics;
 use chronik_api::partitions::partition::Surroundings;
 use chronik_api::partitions::stall::StallWatch;
-use chronik_api::partitions::table::Assignment;
+use chronik_api::partitions::table::{Assignment, OpenError};
 use chronik_api::partitions::{Partition, PartitionTable};
 use chronik_core::batch::{self, Builder, CheckedBatch, RecordOut, Records};
 use chronik_core::driver::{AppendError, Assumption, Part};
@@ -97,28 +97,33 @@ struct Facts<'a> {
 
 impl Cluster {
     fn new(nodes: i32) -> Self {
-        let (network, clock) = (Arc::new(Network::default()), Clock::start());
-        let mut tables = BTreeMap::new();
-        for id in (1..=nodes).map(NodeId) {
-            let (sender, mut inbox) = mpsc::unbounded_channel();
-            network.inboxes.lock().expect("no test panics in here").insert(id, sender);
-            let around = Surroundings {
-                node: id,
-                clock,
-                stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
-                channel: Arc::new(Channel { me: id, network: network.clone() }),
-                runtime: tokio::runtime::Handle::current(),
-            };
-            let table = Arc::new(PartitionTable::new(one_engine(MemoryEngine::new(1 << 30)), around));
-            let of_node = table.clone();
-            tokio::spawn(async move {
-                while let Some(event) = inbox.recv().await {
-                    of_node.take(event);
-                }
-            });
-            tables.insert(id, table);
+        let mut cluster = Self { network: Arc::default(), clock: Clock::start(), nodes: BTreeMap::new(), version: 0 };
+        for id in 1..=nodes {
+            cluster.start(id, Arc::new(MemoryEngine::new(1 << 30)));
         }
-        Self { network, clock, nodes: tables, version: 0 }
+        cluster
+    }
+
+    /// A process of a node, over what keeps its logs.
+    fn start(&mut self, id: i32, engine: Arc<dyn WalEngine>) {
+        let (id, network) = (NodeId(id), &self.network);
+        let (sender, mut inbox) = mpsc::unbounded_channel();
+        network.inboxes.lock().expect("no test panics in here").insert(id, sender);
+        let around = Surroundings {
+            node: id,
+            clock: self.clock,
+            stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
+            channel: Arc::new(Channel { me: id, network: network.clone() }),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let table = Arc::new(PartitionTable::new(Arc::new(Engines::only("segment", engine)), around));
+        let of_node = table.clone();
+        tokio::spawn(async move {
+            while let Some(event) = inbox.recv().await {
+                of_node.take(event);
+            }
+        });
+        self.nodes.insert(id, table);
     }
 
     fn connect_all(&self) {
@@ -131,7 +136,13 @@ impl Cluster {
 
     /// Tells these nodes what is so now.
     async fn tell(&mut self, nodes: &[i32], facts: Facts<'_>) {
+        let failures = self.tell_and_hear(nodes, facts).await;
+        assert!(failures.is_empty(), "it opens: {failures:?}");
+    }
+
+    async fn tell_and_hear(&mut self, nodes: &[i32], facts: Facts<'_>) -> Vec<OpenError> {
         self.version += 1;
+        let mut failures = Vec::new();
         for node in nodes.iter().copied().map(NodeId) {
             let membership = Membership {
                 replicas: self.nodes.keys().copied().collect(),
@@ -152,9 +163,11 @@ impl Cluster {
                 metrics: Metrics::default().topic("t"),
                 assumption,
                 segment_bytes: 1 << 20,
+                is_replaceable: NodeId(facts.leader) != node && !facts.in_sync.contains(&node.0),
             };
-            assert!(self.nodes[&node].assign(vec![assignment]).await.is_empty(), "it opens");
+            failures.extend(self.nodes[&node].assign(vec![assignment]).await);
         }
+        failures
     }
 
     fn replica(&self, node: i32) -> Arc<Partition> {
@@ -372,6 +385,7 @@ async fn a_replica_is_opened_once_and_an_answer_that_comes_meanwhile_finds_it() 
         metrics: Metrics::default().topic("t"),
         assumption: Assumption { epoch: LeaderEpoch(0), durability: Durability::Fsync, part },
         segment_bytes: 1 << 20,
+        is_replaceable: false,
     };
     // A topic's creation and its first settings speak of the same replica; two of them over one log would be a disaster.
     assert!(table.assign(vec![assignment.clone(), assignment]).await.is_empty(), "it opens");
@@ -405,6 +419,7 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
             part: Part::Follow { leader: None, unclean_epoch: None },
         },
         segment_bytes: 1 << 20,
+        is_replaceable: false,
     };
     assert_eq!(table.assign(vec![assignment.clone()]).await.len(), 1);
     assert_eq!(table.offline(), [LOG], "nobody may make it a leader");
@@ -435,6 +450,7 @@ async fn a_log_whose_engine_is_not_configured_here_is_offline_and_begun_nowhere_
             part: Part::Follow { leader: None, unclean_epoch: None },
         },
         segment_bytes: 1 << 20,
+        is_replaceable: false,
     };
     let failures = table.assign(vec![assignment(0, "cold-store"), assignment(1, "segment")]).await;
     let mut said = failures.iter().map(|failure| failure as &dyn std::error::Error);
@@ -476,6 +492,7 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
             part: Part::Follow { leader: None, unclean_epoch: None },
         },
         segment_bytes: 1 << 20,
+        is_replaceable: false,
     };
     // In either order: two of one log would stand side by side, and the one that is found may be the older.
     for (partition, [first, second]) in (0..40).zip([[1, 2], [2, 1]].into_iter().cycle()) {
@@ -485,4 +502,87 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
         let replica = table.get(LOG.topic, partition).expect("it is there");
         assert_eq!(replica.standing().epoch, LeaderEpoch(2), "partition {partition}");
     }
+}
+
+/// A byte of the last of three equal records in a log's only segment is another one.
+fn damage(home: &std::path::Path) -> std::path::PathBuf {
+    let segment = home.join(LOG.to_string()).join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).expect("the segment");
+    // In the engine's own header before it, which is looked at when the log is opened.
+    let at = bytes.len() - bytes.len() / 3 + 10;
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).expect("written");
+    segment
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_begins_anew_once_nobody_counts_on_it_and_what_is_left_of_it_is_kept() {
+    let home = tempfile::tempdir().expect("a directory");
+    let engine = || SegmentEngine::start(home.path().to_owned(), SegmentOptions::default()).expect("starts");
+    let mut cluster = Cluster::new(3);
+    cluster.start(2, Arc::new(engine()));
+    cluster.connect_all();
+    let all = Facts { epoch: 0, leader: 1, in_sync: &[1, 2, 3], in_sync_min: 1 };
+    cluster.tell(&[1, 2, 3], all).await;
+    for value in ["a", "b", "c"] {
+        cluster.append(1, value, Acks::All).await.expect("all have it");
+    }
+    cluster.reaches(2, 3).await;
+    // Its process ends, and a bit changes on its disk.
+    let ended = cluster.nodes.remove(&NodeId(2)).expect("it ran");
+    cluster.network.cut(NodeId(1), NodeId(2));
+    cluster.network.cut(NodeId(2), NodeId(3));
+    ended.shut_down().await.expect("closed");
+    drop(ended);
+    let segment = damage(home.path());
+    let damaged = std::fs::read(&segment).expect("there");
+    cluster.start(2, Arc::new(engine()));
+    cluster.connect_all();
+
+    // Those in sync are elected: what may be the last copy of something is left as it is.
+    let failures = cluster.tell_and_hear(&[2], all).await;
+    assert!(matches!(failures[..], [OpenError::Engine { .. }]), "{failures:?}");
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), [LOG]);
+    assert_eq!(std::fs::read(&segment).expect("there"), damaged);
+
+    cluster.tell(&[1, 2, 3], Facts { in_sync: &[1, 3], ..all }).await;
+    cluster.reaches(2, 3).await;
+    assert_eq!(cluster.values(2).await, ["a", "b", "c"]);
+    assert_eq!(cluster.bytes(2).await, cluster.bytes(1).await);
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), []);
+    let aside = home.path().join(format!("{LOG}.damaged")).join("00000000000000000000.log");
+    assert_eq!(std::fs::read(aside).expect("kept"), damaged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_reads_damage_gives_up_and_is_filled_again_by_the_next_one() {
+    let home = tempfile::tempdir().expect("a directory");
+    let engine = SegmentEngine::start(home.path().to_owned(), SegmentOptions::default()).expect("starts");
+    let mut cluster = Cluster::new(3);
+    cluster.start(2, Arc::new(engine));
+    cluster.connect_all();
+    let first = Facts { epoch: 0, leader: 2, in_sync: &[1, 2, 3], in_sync_min: 1 };
+    cluster.tell(&[1, 2, 3], first).await;
+    for value in ["a", "b", "c"] {
+        cluster.append(2, value, Acks::All).await.expect("all have it");
+    }
+    // As a client's read does that finds a batch whose checksum is wrong.
+    cluster.replica(2).found_damaged(Offset(1));
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), [LOG], "another one has to lead");
+    let refused = cluster.append(2, "d", Acks::All).await;
+    assert!(refused.is_err(), "{refused:?}");
+    // While it counts as in sync it stays as it is.
+    let second = Facts { epoch: 1, leader: 1, ..first };
+    cluster.tell(&[1, 2, 3], second).await;
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), [LOG]);
+    cluster.tell(&[1, 2, 3], Facts { in_sync: &[1, 3], ..second }).await;
+    cluster.append(1, "d", Acks::All).await.expect("others have it");
+    cluster.reaches(2, 4).await;
+    assert_eq!(cluster.values(2).await, ["a", "b", "c", "d"]);
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), []);
+
+    // Nobody else has it: what is sound goes on being served.
+    cluster.tell(&[1, 2, 3], Facts { epoch: 2, leader: 2, in_sync: &[2], ..first }).await;
+    cluster.replica(2).found_damaged(Offset(1));
+    cluster.append(2, "e", Acks::All).await.expect("it goes on");
 }

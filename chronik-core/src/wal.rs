@@ -310,6 +310,9 @@ pub enum EngineError {
     Full,
     #[error("the engine is closed")]
     Closed,
+    /// [`WalEngine::set_aside`] is not among what this engine can do.
+    #[error("the engine cannot set a log aside: what is left of it must be moved or deleted by hand")]
+    CannotSetAside,
     #[error("{doing}")]
     Io { doing: String, source: Cause },
 }
@@ -337,8 +340,16 @@ pub trait WalEngine: Send + Sync {
     /// Every log there is, in order.
     async fn list(&self) -> Result<Vec<LogId>, EngineError>;
 
-    /// Removes a log for good; one that is open is closed first. Durable on return.
+    /// Removes a log for good, and what was set aside of it; one that is open is closed first. Durable on return.
     async fn delete(&self, id: LogId) -> Result<(), EngineError>;
+
+    /// Puts what is stored of a log where nothing but a person finds it, in the place of what was put there before: the log
+    /// is there no more, and can be created. One that is open is let go of first. Durable on return.
+    ///
+    /// For damaged logs that are to be filled again: what is left in them is not thrown away.
+    async fn set_aside(&self, _id: LogId) -> Result<(), EngineError> {
+        Err(EngineError::CannotSetAside)
+    }
 
     fn usage(&self) -> Usage;
 

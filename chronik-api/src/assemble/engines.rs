@@ -229,6 +229,14 @@ impl Engines {
         }
     }
 
+    /// Puts a damaged log of its topic's engine where only people find it.
+    pub async fn set_aside(&self, name: &str, id: LogId) -> Result<(), LogError> {
+        match self.engine(name)?.set_aside(id).await {
+            Ok(()) | Err(EngineError::NotFound(_)) => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
     fn usable(&self) -> impl Iterator<Item = &Arc<dyn WalEngine>> {
         self.configured.values().filter_map(|configured| configured.engine.as_ref().ok())
     }

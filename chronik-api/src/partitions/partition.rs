@@ -122,6 +122,8 @@ pub struct Partition {
     completions: Arc<Completions>,
     /// Long polls to be woken by the next change. Emptied when it comes: who still waits registers again.
     watchers: Mutex<Vec<Arc<Notify>>>,
+    /// Reading found that what is stored is not what was stored.
+    damaged: AtomicBool,
     /// The partition is being deleted: polls must look again and find that out.
     closed: AtomicBool,
     around: Surroundings,
@@ -172,6 +174,7 @@ impl Partition {
             driver: Mutex::new(driver),
             completions,
             watchers: Mutex::new(Vec::new()),
+            damaged: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             around,
             timer: AtomicBool::new(false),
@@ -225,6 +228,11 @@ impl Partition {
 
     pub fn has_failed(&self) -> bool {
         lock(&self.driver).has_failed()
+    }
+
+    /// The log failed for what was read of it, and would again.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -404,6 +412,9 @@ impl Partition {
                 }
                 Outward::Failed { cause } => {
                     wake = true;
+                    if matches!(cause, WalError::Corrupt { .. }) {
+                        self.damaged.store(true, Ordering::Release);
+                    }
                     tracing::error!(
                         topic = self.topic,
                         partition = self.id.partition,
@@ -506,6 +517,11 @@ impl Partition {
         for poll in std::mem::take(&mut *lock(&self.watchers)) {
             poll.notify_one();
         }
+    }
+
+    /// A client's read met damage; see [`PartitionDriver::found_damaged`].
+    pub fn found_damaged(self: &Arc<Self>, offset: Offset) {
+        self.change(|driver, now| driver.found_damaged(offset, now));
     }
 
     /// Starts a read of whole batches below `upto`.

@@ -33,6 +33,8 @@ pub struct Assignment {
     pub metrics: Arc<TopicMetrics>,
     pub assumption: Assumption,
     pub segment_bytes: u64,
+    /// Another node leads, and nobody counts on what is here: a log that turns out to be damaged may begin anew.
+    pub is_replaceable: bool,
 }
 
 /// Why a partition could not be opened.
@@ -44,6 +46,18 @@ pub enum OpenError {
     Log { topic: String, index: i32, source: WalError },
     #[error("partition {index} of topic {topic}: {what}")]
     NotBatches { topic: String, index: i32, what: batch::NotABatch },
+}
+
+impl OpenError {
+    /// Whether what is stored is not what was stored, and opening it again will not help.
+    fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Engine { source: LogError::Engine(EngineError::Corrupt { .. }), .. }
+                | Self::Log { source: WalError::Corrupt { .. }, .. }
+                | Self::NotBatches { .. }
+        )
+    }
 }
 
 /// See the module's head.
@@ -106,18 +120,22 @@ impl PartitionTable {
         let latest: BTreeMap<LogId, Assignment> = assignments.into_iter().map(|wanted| (wanted.id, wanted)).collect();
         for wanted in latest.into_values() {
             match self.get(wanted.id.topic, wanted.id.partition) {
+                Some(open) if open.is_damaged() && wanted.is_replaceable => {
+                    self.take_out(wanted.id);
+                    waiting.push((wanted, true));
+                }
                 Some(open) => adopt(&open, wanted.assumption),
-                None => waiting.push(wanted),
+                None => waiting.push((wanted, false)),
             }
         }
         let mut opening = JoinSet::new();
         let mut failures = Vec::new();
         loop {
             while opening.len() < OPENING_MAX
-                && let Some(wanted) = waiting.pop()
+                && let Some((wanted, is_damaged)) = waiting.pop()
             {
                 let (id, engines) = (wanted.id, self.engines.clone());
-                opening.spawn(async move { (id, open_log(engines, wanted).await) });
+                opening.spawn(async move { (id, open_log(engines, wanted, is_damaged).await) });
             }
             match opening.join_next().await {
                 None => return failures,
@@ -195,14 +213,18 @@ impl PartitionTable {
     /// Deletes replicas of a topic that the metadata says are not to be here any more, from the engine that keeps them.
     pub async fn delete(&self, storage: &str, ids: impl IntoIterator<Item = LogId>) -> Result<(), LogError> {
         for id in ids {
-            let gone = self.replicas.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-            if let Some(partition) = gone {
-                partition.close();
-            }
+            self.take_out(id);
             self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             self.engines.delete(storage, id).await?;
         }
         Ok(())
+    }
+
+    fn take_out(&self, id: LogId) {
+        let gone = self.replicas.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(partition) = gone {
+            partition.close();
+        }
     }
 
     /// Saves what a restart would have to read back, and closes the engines.
@@ -239,7 +261,29 @@ fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
 
 type OpenLog = (Assignment, Arc<dyn chronik_core::wal::Wal>, chronik_core::partition::recovery::Recovering);
 
-async fn open_log(engines: Arc<Engines>, wanted: Assignment) -> Result<OpenLog, OpenError> {
+/// Opens a log; one that is damaged is set aside, and begins anew, if nobody counts on it.
+async fn open_log(engines: Arc<Engines>, wanted: Assignment, is_known_damaged: bool) -> Result<OpenLog, OpenError> {
+    let (id, topic) = (wanted.id, wanted.topic.clone());
+    if !is_known_damaged {
+        let failure = match open_as_it_is(&engines, wanted.clone()).await {
+            Err(failure) if failure.is_damage() && wanted.is_replaceable => failure,
+            outcome => return outcome,
+        };
+        tracing::error!(error = &failure as &dyn std::error::Error, "the log is damaged");
+    }
+    if let Err(source) = engines.set_aside(&wanted.storage, id).await {
+        return Err(OpenError::Engine { topic, index: id.partition, source });
+    }
+    tracing::warn!(
+        topic,
+        partition = id.partition,
+        log = %id,
+        "the damaged log was set aside under the same name with .damaged behind it, and is filled anew by its leader"
+    );
+    open_as_it_is(&engines, wanted).await
+}
+
+async fn open_as_it_is(engines: &Engines, wanted: Assignment) -> Result<OpenLog, OpenError> {
     let (topic, index) = (wanted.topic.clone(), wanted.id.partition);
     let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: wanted.segment_bytes };
     let log = match engines.open(&wanted.storage, wanted.id, options).await {

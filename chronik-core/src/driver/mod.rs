@@ -457,6 +457,19 @@ impl<K> PartitionDriver<K> {
         }
     }
 
+    /// A client's read met damage. Where another replica is in sync this one fails, so that another leads and this one can be
+    /// filled again; where there is none it goes on, and what is sound is served.
+    pub fn found_damaged(&mut self, offset: Offset, now: Now) {
+        let others_have_it = match &self.role {
+            Role::Leader(leader) => leader.replicas().in_sync().len() > 1,
+            Role::Follower(..) => true,
+        };
+        if others_have_it {
+            self.fail(WalError::Corrupt { offset });
+            self.run(now);
+        }
+    }
+
     fn fail(&mut self, cause: WalError) {
         if !self.failed {
             self.failed = true;

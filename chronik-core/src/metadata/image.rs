@@ -123,6 +123,13 @@ impl Partition {
         self.unsynced || config.durability == Durability::Replicated
     }
 
+    /// Whether what a replica holds may be needed: it is in a set from which leaders are elected, or it is one of the last
+    /// that were. What is on any other may be fetched anew from the leader.
+    pub fn counts_on(&self, node: NodeId) -> bool {
+        [&self.isr, &self.elr, &self.last_known_elr].into_iter().any(|set| set.contains(&node))
+            || self.last_known_leader == Some(node)
+    }
+
     /// Whether what was committed before `epoch` may be missing since.
     pub fn was_unclean_since(&self, epoch: LeaderEpoch) -> bool {
         self.unclean_epoch.is_some_and(|unclean| unclean > epoch)

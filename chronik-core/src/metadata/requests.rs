@@ -188,6 +188,7 @@ mod tests {
         ];
         let errors = [
             AlterPartitionError::StaleBrokerEpoch,
+            AlterPartitionError::UnknownBrokerEpoch,
             AlterPartitionError::Decided,
             AlterPartitionError::UnknownTopicOrPartition,
             AlterPartitionError::FencedLeaderEpoch,

@@ -121,7 +121,8 @@ impl Fill for EngineError {
             }
             EngineError::Full => abi::FULL,
             EngineError::Closed => abi::CLOSED,
-            EngineError::Io { .. } => abi::IO,
+            // No call of the interface asks for it; whatever says so all the same is told with its words.
+            EngineError::CannotSetAside | EngineError::Io { .. } => abi::IO,
         }
     }
 }

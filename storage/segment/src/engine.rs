@@ -23,6 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Ends the name of a log's directory that is being removed.
 const DELETED: &str = ".deleted";
 
+/// Ends the name of a log's directory that was set aside.
+const SET_ASIDE: &str = ".damaged";
+
 /// The root of the data directory, as the disk names it.
 const ROOT: &str = "";
 
@@ -84,6 +87,11 @@ impl SegmentEngine {
                 remove_later(&shared, entry.name.into());
             }
         }
+        if !known.is_empty() {
+            // A process before this one may have made a directory, and failed to sync its name, or ended before it could:
+            // what is synced within such a one would go with it.
+            shared.disk.sync_dir(Path::new(ROOT))?;
+        }
         let logs = Mutex::new(Logs { closed: false, known });
         let engine = Engine { shared, logs, gate: Arc::default(), deletions: AtomicU64::new(0) };
         Ok(Self { engine: Arc::new(engine) })
@@ -100,6 +108,10 @@ fn log_of(name: &str) -> Option<LogId> {
     let (topic, partition) = name.split_at_checked(32)?;
     let id = LogId { topic: topic.parse().ok()?, partition: partition.strip_prefix('-')?.parse().ok()? };
     (id.to_string() == name).then_some(id)
+}
+
+fn set_aside_of(id: LogId) -> PathBuf {
+    PathBuf::from(format!("{id}{SET_ASIDE}"))
 }
 
 /// Removes the contents of a directory, which nobody looks into any more, and then itself. What fails is tried again at
@@ -190,10 +202,39 @@ impl Engine {
         }
     }
 
-    fn delete_dir(&self, id: LogId) -> Result<(), EngineError> {
-        let failed = |error| io_error(format!("deleting log {id}"), error);
+    /// Lets go of a log, and of what the journal holds of it: its directory may then be moved.
+    fn abandon(&self, id: LogId, log: Option<Arc<SegmentLog>>) -> io::Result<()> {
+        if let Some(log) = log {
+            log.abandon();
+        }
+        self.shared.journal.void(&self.shared, id, Before::Removal)
+    }
+
+    fn delete_dir(&self, id: LogId) -> io::Result<()> {
+        self.remove(id, Path::new(&id.to_string()))?;
+        self.logs().known.remove(&id);
+        self.remove_what_was_set_aside(id)?;
+        self.shared.disk.sync_dir(Path::new(ROOT))
+    }
+
+    fn set_dir_aside(&self, id: LogId) -> io::Result<()> {
+        self.remove_what_was_set_aside(id)?;
+        self.shared.disk.rename(Path::new(&id.to_string()), &set_aside_of(id))?;
+        self.logs().known.remove(&id);
+        self.shared.disk.sync_dir(Path::new(ROOT))
+    }
+
+    fn remove_what_was_set_aside(&self, id: LogId) -> io::Result<()> {
+        let aside = set_aside_of(id);
+        match self.shared.disk.entries(&aside) {
+            Ok(_) => self.remove(id, &aside),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Gives a directory of the log's a name under which it is removed, if not now then at the next start.
+    fn remove(&self, id: LogId, dir: &Path) -> io::Result<()> {
         let disk = &self.shared.disk;
-        let dir = PathBuf::from(id.to_string());
         // Not the name of one that an earlier process had no time to remove.
         let gone = loop {
             let number = self.deletions.fetch_add(1, Ordering::Relaxed);
@@ -202,9 +243,7 @@ impl Engine {
                 break gone;
             }
         };
-        disk.rename(&dir, &gone).map_err(failed)?;
-        self.logs().known.remove(&id);
-        disk.sync_dir(Path::new(ROOT)).map_err(failed)?;
+        disk.rename(dir, &gone)?;
         remove_later(&self.shared, gone);
         Ok(())
     }
@@ -261,19 +300,30 @@ impl WalEngine for SegmentEngine {
 
     async fn delete(&self, id: LogId) -> Result<(), EngineError> {
         let inside = self.engine.gate.enter(id).await;
-        let log = self.engine.usable()?.known.get(&id).cloned().ok_or(EngineError::NotFound(id))?;
+        let known = self.engine.usable()?.known.get(&id).cloned();
         let worker = self.engine.clone();
         let delete = move || {
-            if let Some(log) = log {
-                log.abandon();
-            }
-            let voided = worker.shared.journal.void(&worker.shared, id, Before::Removal);
-            voided.map_err(|error| io_error(format!("deleting log {id}"), error))?;
-            let deleted = worker.delete_dir(id);
+            let deleted = match known {
+                Some(log) => worker.abandon(id, log).and_then(|()| worker.delete_dir(id)).map(Ok),
+                // It may have been set aside, and not created since.
+                None => worker.remove_what_was_set_aside(id).map(|()| Err(EngineError::NotFound(id))),
+            };
             drop(inside);
-            deleted
+            deleted.unwrap_or_else(|error| Err(io_error(format!("deleting log {id}"), error)))
         };
         self.engine.on_a_thread(delete).await
+    }
+
+    async fn set_aside(&self, id: LogId) -> Result<(), EngineError> {
+        let inside = self.engine.gate.enter(id).await;
+        let log = self.engine.usable()?.known.get(&id).cloned().ok_or(EngineError::NotFound(id))?;
+        let worker = self.engine.clone();
+        let set_aside = move || {
+            let outcome = worker.abandon(id, log).and_then(|()| worker.set_dir_aside(id));
+            drop(inside);
+            outcome.map_err(|error| io_error(format!("setting log {id} aside"), error))
+        };
+        self.engine.on_a_thread(set_aside).await
     }
 
     fn usage(&self) -> Usage {

@@ -56,6 +56,23 @@ fn a_log_that_could_not_be_made_is_made_when_the_disk_is_sound_again() {
 }
 
 #[test]
+fn a_log_whose_name_could_not_be_synced_has_a_durable_one_before_another_process_fills_it() {
+    let disk = SimDisk::new();
+    disk.fail(Kind::SyncDir, Some(ErrorKind::Other));
+    assert!(
+        Bench::open(&disk, 1).is_err(),
+        "its creation fails, and leaves a directory that a power cut may take away"
+    );
+    disk.fail(Kind::SyncDir, None);
+    let restarted = disk.after_kill();
+    let bench = Bench::open(&restarted, 2).expect("the disk is sound again");
+    let runs = bench.fill(3);
+    bench.sync().expect("durable");
+    let recovered = Bench::open(&restarted.after_power_cut(None), 3).expect("it can be opened");
+    assert_eq!(recovered.log.state().end, runs[2].next_offset);
+}
+
+#[test]
 fn a_failed_write_fails_the_log_and_everything_that_was_ordered() {
     let disk = SimDisk::new();
     let bench = Bench::open(&disk, 1).expect("an empty disk can be used");

@@ -228,11 +228,7 @@ impl Node {
                 let Some(lead) = &mut self.lead else { return };
                 let answer = match lead.liveness.heartbeat(now, from, heartbeat, &lead.image) {
                     Ok(answer) => Answer::Heartbeat(answer),
-                    Err(controller::HeartbeatError::NotRegistered) => Answer::Refused(Refusal::NotRegistered),
-                    Err(controller::HeartbeatError::StaleBrokerEpoch { .. }) => {
-                        Answer::Refused(Refusal::StaleBrokerEpoch)
-                    }
-                    Err(why) => Answer::Refused(Refusal::Invalid(why.to_string())),
+                    Err(why) => Answer::Refused(why.into()),
                 };
                 self.reply(reply, &answer);
             }
@@ -253,15 +249,11 @@ impl Node {
                 );
             }
             Request::AlterPartitions(asked) => {
-                use controller::AlterPartitionError;
                 self.decide(
                     reply,
                     move |image| controller::alter_partitions(image, from, &asked),
                     Answer::AlterPartitions,
-                    |why| match why {
-                        AlterPartitionError::StaleBrokerEpoch => Refusal::StaleBrokerEpoch,
-                        _ => Refusal::Decided,
-                    },
+                    Refusal::from,
                 );
             }
             Request::AllocateProducerIds { .. } => {

@@ -316,7 +316,10 @@ fn with_payment(records: Payload, mut paid: Paid) -> Payload {
 }
 
 /// What a client is told of a failed read; what an operator must know is logged.
-pub fn read_error(partition: &Partition, failure: WalError) -> ErrorCode {
+pub fn read_error(partition: &Arc<Partition>, failure: WalError) -> ErrorCode {
+    if let WalError::Corrupt { offset } = &failure {
+        partition.found_damaged(*offset);
+    }
     match failure {
         WalError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         WalError::Closed => ErrorCode::NOT_LEADER_OR_FOLLOWER,

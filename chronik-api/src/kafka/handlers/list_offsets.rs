@@ -29,6 +29,7 @@ use chronik_core::time::Timestamp;
 use chronik_core::wal::ReadRange;
 use chronik_proto_kafka::ErrorCode;
 use chronik_proto_kafka::api::list_offsets::*;
+use std::sync::Arc;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -119,7 +120,12 @@ async fn find(call: &Call, topic: &str, asked: &ListOffsetsPartition) -> Result<
 }
 
 /// The first readable record at or after `time`.
-async fn by_time(call: &Call, partition: &Partition, standing: Standing, time: Timestamp) -> Result<Found, ErrorCode> {
+async fn by_time(
+    call: &Call,
+    partition: &Arc<Partition>,
+    standing: Standing,
+    time: Timestamp,
+) -> Result<Found, ErrorCode> {
     let log = partition.log();
     let base = Pending::start(|done| log.offset_for_timestamp(time, done))
         .await

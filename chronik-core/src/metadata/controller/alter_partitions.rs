@@ -53,6 +53,9 @@ pub enum AlterPartitionError {
     /// Of the whole request.
     #[error("the broker is not registered in that epoch")]
     StaleBrokerEpoch,
+    /// Of the whole request: whoever is asked does not know of that registration yet, and so is the controller no more.
+    #[error("the broker's registration in that epoch is not known here")]
+    UnknownBrokerEpoch,
     /// Of the whole request: this one or a later one was decided before. The image shows how.
     #[error("the request was decided before")]
     Decided,
@@ -76,8 +79,11 @@ pub fn alter_partitions(
     node: NodeId,
     asked: &AlterPartitions,
 ) -> Result<Decision<AlterPartitionsReply>, AlterPartitionError> {
-    let broker = image.broker(node).filter(|broker| broker.epoch == asked.broker_epoch);
-    let broker = broker.ok_or(AlterPartitionError::StaleBrokerEpoch)?;
+    let broker = match image.broker(node) {
+        Some(broker) if broker.epoch == asked.broker_epoch => broker,
+        Some(broker) if broker.epoch > asked.broker_epoch => return Err(AlterPartitionError::StaleBrokerEpoch),
+        _ => return Err(AlterPartitionError::UnknownBrokerEpoch),
+    };
     if asked.seq <= broker.last_seq {
         return Err(AlterPartitionError::Decided);
     }

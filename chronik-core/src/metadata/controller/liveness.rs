@@ -11,6 +11,7 @@
 use crate::ids::{LogId, NodeId, Offset};
 use crate::metadata::image::{Broker, Image};
 use crate::time::Monotonic;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub enum HeartbeatError {
     NotRegistered,
     #[error("the broker has registered anew since, in epoch {current}")]
     StaleBrokerEpoch { current: Offset },
+    /// Whoever hears it has fallen behind, and is the controller no more: to take its word for it that another process has
+    /// the broker's place would be the end of one that is well.
+    #[error("the broker's registration is not known here: the last one is in epoch {current}")]
+    UnknownBrokerEpoch { current: Offset },
     #[error("{0} failed logs are named, more than {OFFLINE_LOGS_MAX}")]
     TooManyOffline(usize),
 }
@@ -127,8 +132,11 @@ impl Liveness {
         self.follow(now, image);
         let broker = image.broker(node).ok_or(HeartbeatError::NotRegistered)?;
         let session = self.sessions.get_mut(&node).ok_or(HeartbeatError::NotRegistered)?;
-        if heartbeat.broker_epoch != broker.epoch {
-            return Err(HeartbeatError::StaleBrokerEpoch { current: broker.epoch });
+        let current = broker.epoch;
+        match heartbeat.broker_epoch.cmp(&current) {
+            Ordering::Less => return Err(HeartbeatError::StaleBrokerEpoch { current }),
+            Ordering::Greater => return Err(HeartbeatError::UnknownBrokerEpoch { current }),
+            Ordering::Equal => {}
         }
         if heartbeat.offline.len() > OFFLINE_LOGS_MAX {
             return Err(HeartbeatError::TooManyOffline(heartbeat.offline.len()));

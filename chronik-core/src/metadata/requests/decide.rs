@@ -9,6 +9,7 @@ use crate::metadata::controller::{
     self, AlterPartitionError, Decision, HeartbeatError, Registration, admit_broker, registered_epoch,
 };
 use crate::metadata::image::Image;
+use std::cmp::Ordering;
 
 /// What to answer once the records of the decision, and those before it, are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +64,10 @@ fn register(image: &Image, from: NodeId, registration: &Registration) -> Result<
 
 fn allocate(image: &Image, from: NodeId, broker_epoch: Offset) -> Result<Decision<Outcome>, Refusal> {
     let broker = image.broker(from).ok_or(Refusal::NotRegistered)?;
-    if broker.epoch != broker_epoch {
-        return Err(Refusal::StaleBrokerEpoch);
+    match broker.epoch.cmp(&broker_epoch) {
+        Ordering::Greater => return Err(Refusal::StaleBrokerEpoch),
+        Ordering::Less => return Err(Refusal::NotController { leader: None }),
+        Ordering::Equal => {}
     }
     let Decision { records, reply } =
         controller::reserve_producer_ids(image).map_err(|_| Refusal::ProducerIdsExhausted)?;
@@ -76,6 +79,7 @@ impl From<AlterPartitionError> for Refusal {
     fn from(why: AlterPartitionError) -> Self {
         match why {
             AlterPartitionError::StaleBrokerEpoch => Refusal::StaleBrokerEpoch,
+            AlterPartitionError::UnknownBrokerEpoch => Refusal::NotController { leader: None },
             AlterPartitionError::Decided => Refusal::Decided,
             of_one_partition => Refusal::Invalid(of_one_partition.to_string()),
         }
@@ -87,6 +91,7 @@ impl From<HeartbeatError> for Refusal {
         match why {
             HeartbeatError::NotRegistered => Refusal::NotRegistered,
             HeartbeatError::StaleBrokerEpoch { .. } => Refusal::StaleBrokerEpoch,
+            HeartbeatError::UnknownBrokerEpoch { .. } => Refusal::NotController { leader: None },
             HeartbeatError::TooManyOffline(_) => Refusal::Invalid(why.to_string()),
         }
     }
@@ -96,8 +101,11 @@ impl From<HeartbeatError> for Refusal {
 mod tests {
     use super::*;
     use crate::ids::LeaderEpoch;
-    use crate::metadata::controller::{AlterPartitions, FirstStart, bootstrap, supported_features};
+    use crate::metadata::controller::{
+        AlterPartitions, FirstStart, Heartbeat, Liveness, SESSION_DEFAULT, bootstrap, supported_features,
+    };
     use crate::metadata::{ClusterDefaults, Delta};
+    use crate::time::Monotonic;
 
     const ME: NodeId = NodeId(1);
 
@@ -144,6 +152,24 @@ mod tests {
         assert_eq!(carry_out(&mut image, &ids), Err(Refusal::StaleBrokerEpoch));
         let asked = AlterPartitions { broker_epoch, seq: 1, partitions: Vec::new() };
         assert_eq!(carry_out(&mut image, &Request::AlterPartitions(asked)), Err(Refusal::StaleBrokerEpoch));
+    }
+
+    #[test]
+    fn who_does_not_know_of_a_registration_yet_refuses_as_one_that_controls_no_more() {
+        let mut image = image();
+        let broker_epoch = Offset(8);
+        assert_eq!(carry_out(&mut image, &registration(1)), Ok(Answer::Registered { broker_epoch }));
+        // The broker has started anew since, and this image has not come so far.
+        let (broker_epoch, refused) = (Offset(20), Err(Refusal::NotController { leader: None }));
+        let ids = Request::AllocateProducerIds { broker_epoch };
+        assert_eq!(carry_out(&mut image, &ids), refused);
+        let asked = AlterPartitions { broker_epoch, seq: 1, partitions: Vec::new() };
+        assert_eq!(carry_out(&mut image, &Request::AlterPartitions(asked)), refused);
+        let now = Monotonic::default();
+        let mut liveness = Liveness::new(now, SESSION_DEFAULT, &image, None);
+        let heartbeat = Heartbeat { broker_epoch, ..Heartbeat::default() };
+        let heard = liveness.heartbeat(now, ME, heartbeat, &image).map_err(Refusal::from);
+        assert_eq!(heard, Err(Refusal::NotController { leader: None }));
     }
 
     #[test]

@@ -217,6 +217,7 @@ enum AlterCode {
     InvalidRequest = 5,
     InvalidUpdateVersion = 6,
     IneligibleReplica = 7,
+    UnknownBrokerEpoch = 8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
@@ -520,6 +521,7 @@ fn altered_answer(log: &LogId, outcome: &Result<AlteredPartition, AlterPartition
             ..refused(AlterCode::Done, done.leader)
         },
         Err(AlterPartitionError::StaleBrokerEpoch) => refused(AlterCode::StaleBrokerEpoch, None),
+        Err(AlterPartitionError::UnknownBrokerEpoch) => refused(AlterCode::UnknownBrokerEpoch, None),
         Err(AlterPartitionError::Decided) => refused(AlterCode::Decided, None),
         Err(AlterPartitionError::UnknownTopicOrPartition) => refused(AlterCode::UnknownTopicOrPartition, None),
         Err(AlterPartitionError::FencedLeaderEpoch) => refused(AlterCode::FencedLeaderEpoch, None),
@@ -534,6 +536,7 @@ fn altered(answer: AlteredAnswer) -> Result<(LogId, Result<AlteredPartition, Alt
     let refusal = match AlterCode::try_from(answer.code).map_err(|_| NotARequest::BadField("an outcome's code"))? {
         AlterCode::Done => None,
         AlterCode::StaleBrokerEpoch => Some(AlterPartitionError::StaleBrokerEpoch),
+        AlterCode::UnknownBrokerEpoch => Some(AlterPartitionError::UnknownBrokerEpoch),
         AlterCode::Decided => Some(AlterPartitionError::Decided),
         AlterCode::UnknownTopicOrPartition => Some(AlterPartitionError::UnknownTopicOrPartition),
         AlterCode::FencedLeaderEpoch => Some(AlterPartitionError::FencedLeaderEpoch),

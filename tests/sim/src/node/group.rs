@@ -590,11 +590,7 @@ impl Group {
                     let Some(lead) = &mut state.lead else { return };
                     match lead.liveness.heartbeat(now, from, heartbeat, &lead.image) {
                         Ok(answer) => Answer::Heartbeat(answer),
-                        Err(controller::HeartbeatError::NotRegistered) => Answer::Refused(Refusal::NotRegistered),
-                        Err(controller::HeartbeatError::StaleBrokerEpoch { .. }) => {
-                            Answer::Refused(Refusal::StaleBrokerEpoch)
-                        }
-                        Err(why) => Answer::Refused(Refusal::Invalid(why.to_string())),
+                        Err(why) => Answer::Refused(why.into()),
                     }
                 };
                 reply(answer);
@@ -618,16 +614,12 @@ impl Group {
                 );
             }
             Request::AlterPartitions(asked) => {
-                use controller::AlterPartitionError;
                 self.decide(
                     move |image| controller::alter_partitions(image, from, &asked),
                     move |outcome| {
                         reply(match outcome {
                             Ok(Ok(altered)) => Answer::AlterPartitions(altered),
-                            Ok(Err(AlterPartitionError::StaleBrokerEpoch)) => {
-                                Answer::Refused(Refusal::StaleBrokerEpoch)
-                            }
-                            Ok(Err(_)) => Answer::Refused(Refusal::Decided),
+                            Ok(Err(why)) => Answer::Refused(why.into()),
                             Err(_) => Answer::Refused(Refusal::Unknown),
                         });
                     },

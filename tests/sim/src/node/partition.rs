@@ -86,6 +86,7 @@ pub struct Partition {
     has_timer: Cell<bool>,
     is_writing: Cell<bool>,
     is_closed: Cell<bool>,
+    is_damaged: Cell<bool>,
     last: Cell<Option<(Standing, Offset)>>,
     me: RefCell<std::rc::Weak<Partition>>,
 }
@@ -159,6 +160,7 @@ impl Partition {
             has_timer: Cell::new(false),
             is_writing: Cell::new(false),
             is_closed: Cell::new(false),
+            is_damaged: Cell::new(false),
             last: Cell::new(None),
             me: RefCell::default(),
         });
@@ -197,6 +199,11 @@ impl Partition {
 
     pub fn has_failed(&self) -> bool {
         self.driver.borrow().has_failed()
+    }
+
+    /// It failed for what was read of its log.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.get()
     }
 
     pub fn is_closed(&self) -> bool {
@@ -358,6 +365,9 @@ impl Partition {
                     let _tried_again_with_the_next_news = partition.trim(upto).await;
                 }),
                 Outward::Failed { cause } => {
+                    if matches!(cause, WalError::Corrupt { .. }) {
+                        self.is_damaged.set(true);
+                    }
                     self.around.sim.tell(|| format!("n{} {} failed: {cause:?}", self.around.node, self.id));
                 }
                 Outward::Offline(why) => {

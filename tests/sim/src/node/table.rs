@@ -11,7 +11,7 @@ use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::leader::Durability;
 use chronik_core::partition::replicas::Membership;
 use chronik_core::replication::{Attached, Event, Message};
-use chronik_core::wal::{EngineError, OpenMode, OpenOptions, Wal, WalEngine};
+use chronik_core::wal::{EngineError, OpenMode, OpenOptions, Wal, WalEngine, WalError};
 use chronik_storage_segment::SegmentEngine;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,7 @@ struct Assignment {
     id: LogId,
     assumption: Assumption,
     segment_bytes: u64,
+    is_replaceable: bool,
 }
 
 /// See the module's head.
@@ -94,6 +95,7 @@ impl Table {
             id: LogId { topic: topic.id, partition },
             assumption: Assumption { epoch: facts.leader_epoch, durability, part },
             segment_bytes: topic.config.segment_bytes,
+            is_replaceable: facts.leader.is_some_and(|leader| leader != node) && !facts.counts_on(node),
         })
     }
 
@@ -117,6 +119,7 @@ impl Table {
         let idle = |mut assignment: Assignment| {
             assignment.assumption.epoch = LeaderEpoch(-1);
             assignment.assumption.part = Part::Follow { leader: None, unclean_epoch: None };
+            assignment.is_replaceable = false;
             assignment
         };
         self.assign(self.assignments(image).into_iter().map(idle).collect()).await;
@@ -126,13 +129,26 @@ impl Table {
     async fn assign(&self, assignments: Vec<Assignment>) {
         let latest: BTreeMap<LogId, Assignment> = assignments.into_iter().map(|wanted| (wanted.id, wanted)).collect();
         for wanted in latest.into_values() {
-            match self.get(wanted.id) {
+            let id = wanted.id;
+            let damaged = self.get(id).filter(|open| open.is_damaged() && wanted.is_replaceable);
+            if let Some(damaged) = &damaged {
+                self.take_out(damaged);
+            }
+            match self.get(id) {
                 Some(open) => adopt(&open, wanted.assumption),
                 None => {
-                    let id = wanted.id;
-                    match self.open(wanted).await {
+                    let opened = match damaged {
+                        Some(_) => self.begin_anew(wanted).await,
+                        None => match self.open(wanted.clone()).await {
+                            Err(NotOpened { is_damage: true, .. }) if wanted.is_replaceable => {
+                                self.begin_anew(wanted).await
+                            }
+                            outcome => outcome,
+                        },
+                    };
+                    match opened {
                         Ok(()) => drop(self.unopened.borrow_mut().remove(&id)),
-                        Err(why) => {
+                        Err(NotOpened { why, .. }) => {
                             self.around.sim.tell(|| format!("n{} has no log {id}: {why}", self.around.node));
                             self.unopened.borrow_mut().insert(id);
                         }
@@ -142,16 +158,35 @@ impl Table {
         }
     }
 
-    async fn open(&self, wanted: Assignment) -> Result<(), String> {
-        let Assignment { id, assumption, segment_bytes } = wanted;
+    /// What is there is damaged, and nobody counts on it.
+    async fn begin_anew(&self, wanted: Assignment) -> Result<(), NotOpened> {
+        let id = wanted.id;
+        match self.engine.set_aside(id).await {
+            Ok(()) | Err(EngineError::NotFound(_)) => {}
+            Err(why) => return Err(why.into()),
+        }
+        self.around.sim.tell(|| format!("n{} begins {id} anew, for it was damaged", self.around.node));
+        let replica = Replica { node: self.around.node, life: self.around.process.0, log: id };
+        self.around.tell(Fact::Deleted { replica });
+        self.open(wanted).await
+    }
+
+    fn take_out(&self, partition: &Partition) {
+        self.replicas.borrow_mut().remove(&partition.id);
+        partition.close();
+        self.around.tell(Fact::Deleted { replica: partition.replica });
+    }
+
+    async fn open(&self, wanted: Assignment) -> Result<(), NotOpened> {
+        let Assignment { id, assumption, segment_bytes, .. } = wanted;
         let node = self.around.node;
         // Small segments, so that logs have several.
         let segment_bytes = segment_bytes.min(self.around.segment_bytes);
         let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
-        let log = Watched::over(self.engine.open(id, options).await.map_err(|why| format!("{why:?}"))?);
+        let log = Watched::over(self.engine.open(id, options).await?);
         let replica = Replica { node, life: self.around.process.0, log: id };
-        let runs = read_all(&*log).await.map_err(|why| format!("{why:?}"))?;
-        let recovered = Partition::read_back(&self.around, &*log).await.map_err(|why| format!("{why:?}"))?;
+        let runs = read_all(&*log).await?;
+        let recovered = Partition::read_back(&self.around, &*log).await?;
         self.around.tell(Fact::Opened { replica, start: log.state().start, runs });
         if recovered.is_damaged() {
             self.around.sim.tell(|| format!("n{node} {id} has lost what was committed"));
@@ -187,11 +222,9 @@ impl Table {
 
     async fn delete(&self, ids: impl IntoIterator<Item = LogId>) {
         for id in ids {
-            let gone = self.replicas.borrow_mut().remove(&id);
             self.unopened.borrow_mut().remove(&id);
-            if let Some(partition) = gone {
-                partition.close();
-                self.around.tell(Fact::Deleted { replica: partition.replica });
+            if let Some(partition) = self.get(id) {
+                self.take_out(&partition);
             }
             match self.engine.delete(id).await {
                 Ok(()) | Err(EngineError::NotFound(_)) => {}
@@ -232,6 +265,24 @@ impl Table {
         }
         self.assign(assigned.into_values().collect()).await;
         self.delete(gone).await;
+    }
+}
+
+/// Why there is no log, and whether that is what is stored of it.
+struct NotOpened {
+    why: String,
+    is_damage: bool,
+}
+
+impl From<EngineError> for NotOpened {
+    fn from(why: EngineError) -> Self {
+        Self { is_damage: matches!(why, EngineError::Corrupt { .. }), why: format!("{why:?}") }
+    }
+}
+
+impl From<WalError> for NotOpened {
+    fn from(why: WalError) -> Self {
+        Self { is_damage: matches!(why, WalError::Corrupt { .. }), why: format!("{why:?}") }
     }
 }
 

@@ -1,21 +1,20 @@
 //! From names in the configuration to parts: the only place that matches on the names of storage engines and transports.
 
+pub mod engines;
 pub mod plugin;
 pub mod stored;
 
-use crate::config::{ByteSize, Config, Congestion, Engine, Grpc, Quic, Raft, Replication, SyncFilesystem as Wanted};
+use crate::config::{ByteSize, Config, Congestion, Grpc, Quic, Raft, Replication, SyncFilesystem as Wanted};
 use crate::config::{Tcp, Transport};
 use chronik_core::ids::NodeId;
-use chronik_core::wal::WalEngine;
+use chronik_core::wal::EngineError;
 use chronik_link::Link;
 use chronik_link::tls::{Tls, TlsError};
 use chronik_link_grpc::GrpcLink;
 use chronik_link_quic::QuicLink;
 use chronik_link_tcp::TcpLink;
-use chronik_storage_memory::MemoryEngine;
-use chronik_storage_segment::{SegmentEngine, SegmentOptions, StartError, SyncFilesystem, SyncPolicy};
+use chronik_storage_segment::{SegmentOptions, StartError, SyncFilesystem, SyncPolicy};
 use std::sync::Arc;
-use stored::Stored;
 
 /// Where the segment engine keeps its logs, inside the data directory.
 const LOGS_DIRECTORY: &str = "logs";
@@ -95,32 +94,29 @@ fn link(
     })
 }
 
-/// Why there is no storage engine.
+/// Why there is no storage.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     #[error(transparent)]
     Segment(#[from] StartError),
-    #[error(transparent)]
-    Plugin(#[from] plugin::PluginStartError),
-}
-
-/// Starts the storage engine that the configuration names, and says what it is.
-pub async fn storage(config: &Config) -> Result<(Arc<dyn WalEngine>, Stored), StorageError> {
-    let mut name = config.storage.engine.to_string();
-    let engine: Arc<dyn WalEngine> = match config.storage.engine {
-        Engine::Plugin => {
-            let built_in = SegmentEngine::start(config.node.data_dir.join(LOGS_DIRECTORY), segment_options(config))?;
-            let (engine, of) = plugin::start(config, Arc::new(built_in)).await?;
-            name = format!("{name} {of}");
-            engine
-        }
-        Engine::Memory => Arc::new(MemoryEngine::new(config.storage.memory.bytes.as_u64())),
-        Engine::Segment => {
-            Arc::new(SegmentEngine::start(config.node.data_dir.join(LOGS_DIRECTORY), segment_options(config))?)
-        }
-    };
-    let survives = engine.capabilities().survives;
-    Ok((engine, Stored { engine: name, survives }))
+    #[error("the storage plug-in {name} cannot be used")]
+    Plugin { name: String, source: plugin::PluginStartError },
+    #[error(
+        "topics.durability is \"fsync\", but what the storage engine {name} keeps {survives}: write durability = \"replicated\""
+    )]
+    Durability { name: String, survives: &'static str },
+    #[error(
+        "topics.retention_bytes is set, but the storage engine {name} keeps no segments, so that only age can be a reason to \
+         delete: write retention_bytes = -1"
+    )]
+    Retention { name: String },
+    #[error(
+        "topics.cleanup_policy names compaction, but the storage engine {name} keeps no segments, which is what compaction \
+         replaces: write cleanup_policy = \"delete\""
+    )]
+    Compaction { name: String },
+    #[error("the logs that are there cannot be listed")]
+    List(#[source] EngineError),
 }
 
 fn segment_options(config: &Config) -> SegmentOptions {

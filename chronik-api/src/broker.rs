@@ -1,6 +1,5 @@
 //! What the handlers share, and how the replicas here follow the metadata.
 
-use crate::assemble::stored::Stored;
 use crate::clock::Clock;
 use crate::cluster::asks::Asks;
 use crate::cluster::node::QuorumStatus;
@@ -23,8 +22,9 @@ use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::leader::Durability;
 use chronik_core::partition::replicas::Membership;
 use chronik_core::partition::retention::Retention;
+use chronik_core::wal::Survives;
 use chronik_link::raft::RaftLanes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,7 +42,6 @@ pub struct Broker {
     pub sessions: Arc<FetchSessions>,
     pub metrics: Arc<Metrics>,
     pub authorizer: Box<dyn Authorizer>,
-    pub stored: Stored,
     /// What a broker among others has besides.
     pub cluster: Option<InCluster>,
     /// What answers with records in them may hold together until they are sent.
@@ -120,6 +119,7 @@ impl FollowMetadata {
         Some(Assignment {
             id: LogId { topic: topic.id, partition },
             topic: topic.name.to_string(),
+            storage: topic.config.storage.clone(),
             metrics: self.metrics.topic(&topic.name),
             assumption: Assumption { epoch: facts.leader_epoch, durability, throttled, part },
             segment_bytes: topic.config.segment_bytes,
@@ -136,8 +136,9 @@ impl FollowMetadata {
         self.assign(image.topics().flat_map(of).collect()).await;
     }
 
-    /// Opens what the image says this node has, as nobody's followers; gives those logs that have lost what was committed.
-    /// What each is follows when this process is registered.
+    /// Opens what the image says this node has, as nobody's followers; gives those logs that have lost what was committed,
+    /// which are all that are in an engine of which nothing outlives the process. What each is follows when this process is
+    /// registered.
     pub async fn open_idle(&self, image: &Image) -> Vec<LogId> {
         let idle = |mut assignment: Assignment| {
             assignment.assumption.epoch = LeaderEpoch(-1);
@@ -149,8 +150,15 @@ impl FollowMetadata {
             let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
             (0..count).filter_map(|partition| self.assignment(topic, partition)).map(idle).collect::<Vec<_>>()
         };
-        self.assign(image.topics().flat_map(of).collect()).await;
-        self.partitions.damaged()
+        let all: Vec<_> = image.topics().flat_map(of).collect();
+        let gone = |assignment: &&Assignment| {
+            let stored = self.partitions.engines().stored(&assignment.storage);
+            stored.is_some_and(|stored| stored.survives == Survives::Nothing)
+        };
+        let mut damaged: BTreeSet<_> = all.iter().filter(gone).map(|assignment| assignment.id).collect();
+        self.assign(all).await;
+        damaged.extend(self.partitions.damaged());
+        damaged.into_iter().collect()
     }
 
     fn throttle(&self, image: &Image) {
@@ -195,7 +203,7 @@ impl Applied for FollowMetadata {
                         Some(assignment) => drop(assigned.insert(assignment.id, assignment)),
                         // It was moved to other nodes.
                         None if self.partitions.get(*topic, *partition).is_some() => {
-                            gone.push(LogId { topic: *topic, partition: *partition });
+                            gone.push((of.clone(), LogId { topic: *topic, partition: *partition }));
                         }
                         None => {}
                     }
@@ -203,7 +211,7 @@ impl Applied for FollowMetadata {
                 Change::TopicDeleted(topic) => {
                     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
                     let logs = (0..count).map(|partition| LogId { topic: topic.id, partition });
-                    if let Err(failure) = self.partitions.delete(logs).await {
+                    if let Err(failure) = self.partitions.delete(&topic.config.storage, logs).await {
                         tracing::error!(
                             topic = &*topic.name,
                             error = &failure as &dyn std::error::Error,
@@ -235,12 +243,15 @@ impl Applied for FollowMetadata {
             }
         }
         self.assign(assigned.into_values().collect()).await;
-        if let Err(failure) = self.partitions.delete(gone).await {
-            let error = &failure as &dyn std::error::Error;
-            tracing::error!(
-                error,
-                "a log that was moved to other nodes could not be removed: its space is not given back"
-            );
+        for (topic, log) in gone {
+            if let Err(failure) = self.partitions.delete(&topic.config.storage, [log]).await {
+                tracing::error!(
+                    topic = &*topic.name,
+                    partition = log.partition,
+                    error = &failure as &dyn std::error::Error,
+                    "a log that was moved to other nodes could not be removed: its space is not given back"
+                );
+            }
         }
         if let (true, Some(groups)) = (coordinators_moved, self.groups.get()) {
             groups.adopt(image.clone()).await;
@@ -282,7 +293,7 @@ impl MetricsSource for Broker {
         Snapshot {
             partitions: self.partitions.all().into_iter().map(sample).collect(),
             groups: self.groups.samples(&image),
-            storage: Some(self.partitions.engine().usage()),
+            storage: Some(self.partitions.engines().usage()),
             throttles: self.partitions.throttling().samples().to_vec(),
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::admin::{Admin, AdminState, Readiness};
 use crate::assemble;
-use crate::assemble::stored::Stored;
+use crate::assemble::engines::Engines;
 use crate::broker::{Broker, FollowMetadata, InCluster};
 use crate::clock::Clock;
 use crate::cluster::forward::Serve;
@@ -75,7 +75,7 @@ pub struct Up {
     /// `None` if it is switched off.
     pub admin: Option<SocketAddr>,
     /// What keeps the records.
-    pub stored: Stored,
+    pub engines: Arc<Engines>,
 }
 
 /// Runs a broker until `shutdown`. `bootstrap`: it is to create the cluster that the configuration names. `announce` is called
@@ -110,7 +110,8 @@ pub async fn run(
     })?;
     let admin_address = admin.as_ref().and_then(|admin| admin.local_address().ok());
 
-    let (engine, stored) = assemble::storage(&config).await?;
+    let engines = Arc::new(Engines::start(&config).await?);
+    let defaults = metadata::settings::cluster_defaults(&config, &engines);
     let node = NodeId(config.node.id);
     let known_as = listeners.iter().map(|(wanted, _, _, advertised)| chronik_core::metadata::Listener {
         name: wanted.name.clone(),
@@ -123,14 +124,14 @@ pub async fn run(
         bound = Some(replicate::bind(&config).await?);
         tokio::select! {
             () = &mut shutdown => return Ok(()),
-            cluster = cluster::start(&config, clock, bootstrap) => joined = Some(cluster?),
+            cluster = cluster::start(&config, defaults.clone(), clock, bootstrap) => joined = Some(cluster?),
         }
     }
     let metadata = match &joined {
         Some(cluster) => cluster.metadata.clone(),
         None => {
-            let options = metadata::Options::new(node, metadata::settings::cluster_defaults(&config));
-            let metadata = MetadataLog::open(&*engine, options, clock).await?;
+            let options = metadata::Options::new(node, defaults);
+            let metadata = MetadataLog::open(&**engines.for_metadata(), options, clock).await?;
             metadata
                 .register(config.node.rack.clone(), known_as.clone(), false, Vec::new())
                 .await
@@ -153,7 +154,7 @@ pub async fn run(
         throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
-    let partitions = Arc::new(PartitionTable::new(engine, around));
+    let partitions = Arc::new(PartitionTable::new(engines, around));
     let follow = Arc::new(FollowMetadata {
         node,
         clock,
@@ -234,7 +235,6 @@ pub async fn run(
         sessions,
         metrics: metrics.clone(),
         authorizer: Box::new(AllowAll),
-        stored,
         // Requests draw on the other half, so that neither can starve the other.
         answer_memory: MemoryBudget::new(config.limits.memory_bytes.as_usize() / 2),
         config,
@@ -331,8 +331,7 @@ pub async fn run(
         up.push((wanted, bound, advertised));
     }
     readiness.set_ready();
-    let stored = broker.stored.clone();
-    announce(config, &Up { listeners: up.clone(), admin: admin_address, stored });
+    announce(config, &Up { listeners: up.clone(), admin: admin_address, engines: partitions.engines().clone() });
     tokio::spawn(async move {
         for (wanted, _, advertised) in up {
             for doubt in reach::doubts(&wanted, &advertised).await {

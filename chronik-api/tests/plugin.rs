@@ -3,7 +3,7 @@
 mod broker;
 
 use broker::*;
-use chronik_api::config::{ByteSize, Config, Durability, Engine, Millis};
+use chronik_api::config::{ByteSize, CleanupPolicy, Config, Durability, Engine, Millis, NamedPlugin};
 use chronik_api::server;
 use chronik_core::batch::{Records, batches};
 use chronik_core::payload::Payload;
@@ -126,25 +126,173 @@ async fn a_broker_refuses_a_plugin_it_cannot_use_and_promises_it_cannot_keep() {
         config.topics.retention_bytes = ByteSize::mib(1);
     });
     assert!(said.await.contains("keeps no segments"));
+    let said = refused(|config| {
+        over(&data, &library)(config);
+        config.topics.cleanup_policy = CleanupPolicy::Compact;
+    });
+    assert!(said.await.contains("which is what compaction replaces"));
+}
 
-    // The built-in engine's records are not forgotten by choosing a plug-in.
+fn plain(library: &Path) -> NamedPlugin {
+    NamedPlugin { name: "plain".into(), path: Some(library.to_owned()), ..NamedPlugin::default() }
+}
+
+/// A broker whose topics choose among `segment`, `memory` and the plug-in `plain`.
+fn with_choice(data: &Path, library: &Path, default: Engine) -> impl FnOnce(&mut Config) {
+    let (data, plugin) = (data.to_owned(), plain(library));
+    move |config| {
+        config.storage.engine = default;
+        config.storage.plugins = vec![plugin];
+        config.node.data_dir = data;
+    }
+}
+
+async fn try_create(client: &mut Client, name: &str, configs: &[(&str, &str)]) -> (i16, String) {
+    let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
+        name: (*name).to_owned().into(),
+        value: Some((*value).to_owned().into()),
+    };
+    let topic = CreatableTopic {
+        name: name.to_owned().into(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: configs.iter().map(config).collect(),
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
+    let made = client.ask(request).await.topics.remove(0);
+    (made.error_code, made.error_message.map(|words| words.to_string()).unwrap_or_default())
+}
+
+/// Where a topic's records are, and what they outlive.
+async fn kept(client: &mut Client, topic: &str) -> (String, String) {
+    let (storage, fixed) = described(client, 2, topic, "chronik.storage").await.expect("told");
+    assert!(fixed, "nobody moves records by altering it");
+    (storage, described(client, 2, topic, "chronik.storage.survives").await.expect("told").0)
+}
+
+fn is_in(directory: &Path, part: &str) -> bool {
+    let Ok(files) = fs::read_dir(directory) else { return false };
+    files.flatten().any(|file| file.file_name().to_string_lossy().contains(part))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_topic_stays_in_the_engine_it_was_created_in() {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = chronik_plugin_plain_c::build(place.path()).expect("a C compiler builds the example");
+    let data = place.path().join("data");
+    let broker = start(with_choice(&data, &library, Engine::Segment)).await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("files", 1, &[]).await;
+    let plain_id = client.create_topic("own", 1, &[("chronik.storage", "plain")]).await;
+    let volatile = [("chronik.storage", "memory"), ("chronik.durability", "replicated")];
+    client.create_topic("volatile", 1, &volatile).await;
+    for topic in ["files", "own", "volatile"] {
+        assert_eq!(client.produce(topic, -1, sealed(batch(&[topic]))).await.error_code, 0, "{topic}");
+    }
+    let of = |storage: &str, survives: &str| (storage.to_owned(), survives.to_owned());
+    assert_eq!(kept(&mut client, "files").await, of("segment", "power-loss"));
+    assert_eq!(kept(&mut client, "own").await, of("plain", "power-loss"));
+    assert_eq!(kept(&mut client, "volatile").await, of("memory", "nothing"));
+    let (engines, _) = described(&mut client, 4, "1", "chronik.storage.engines").await.expect("told");
+    assert_eq!(engines, "segment,memory,plain");
+
+    // What an engine cannot keep, or nobody has, is refused with the reason.
+    for (configs, why) in [
+        (&[("chronik.storage", "plane")][..], "which has memory, plain, segment"),
+        (&[("chronik.storage", "memory")], "the storage engine (memory) keeps does not survive the process"),
+        (&[("chronik.storage", "plain"), ("cleanup.policy", "compact")], "(plain plain-c 1.0.0) keeps no segments"),
+        (&[("chronik.storage", "plain"), ("retention.bytes", "9")], "(plain plain-c 1.0.0) keeps no segments"),
+    ] {
+        let (code, words) = try_create(&mut client, "refused", configs).await;
+        assert_eq!(code, ErrorCode::INVALID_CONFIG.0, "{configs:?}: {words}");
+        assert!(words.contains(why), "{words}");
+    }
+    let set = AlterableConfig { name: "chronik.storage".into(), config_operation: 0, value: Some("memory".into()) };
+    let resource = AlterConfigsResource { resource_type: 2, resource_name: "own".into(), configs: vec![set] };
+    let altered = client.ask(IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false }).await;
+    let words = altered.responses[0].error_message.as_ref().map(|words| words.to_string()).unwrap_or_default();
+    assert_eq!(altered.responses[0].error_code, ErrorCode::INVALID_CONFIG.0);
+    assert!(words.contains("cannot be altered: it is plain"), "{words}");
+    broker.stop().await;
+    let uuid: String = plain_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(is_in(&data.join("plugins/plain"), &uuid), "the plug-in has it");
+
+    // Another default is for new topics; the others are where they were.
+    let broker = start(with_choice(&data, &library, Engine::Named("plain".into()))).await;
+    let mut client = Client::to(&broker).await;
+    assert_eq!(values(&client.fetch("files", 0, 0).await), ["files"]);
+    assert_eq!(values(&client.fetch("own", 0, 0).await), ["own"]);
+    assert_eq!(client.produce("volatile", -1, sealed(batch(&["again"]))).await.base_offset, 0, "it was in memory");
+    client.create_topic("by-default", 1, &[]).await;
+    assert_eq!(kept(&mut client, "by-default").await, of("plain", "power-loss"));
+    assert_eq!(kept(&mut client, "files").await, of("segment", "power-loss"));
+    broker.stop().await;
+
+    // Without the plug-in its topics are offline, and nothing is stored for them elsewhere.
     let broker = start(|config| {
         config.storage.engine = Engine::Segment;
         config.node.data_dir = data.clone();
     });
     let broker = broker.await;
-    Client::to(&broker).await.create_topic("t", 1, &[]).await;
+    let mut client = Client::to(&broker).await;
+    assert_eq!(values(&client.fetch("files", 0, 0).await), ["files"]);
+    assert_eq!(client.produce("own", -1, sealed(batch(&["lost"]))).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR.0);
+    assert_eq!(kept(&mut client, "own").await, of("plain", "unknown"));
     broker.stop().await;
-    let said = refused(over(&data, &library)).await;
-    assert!(said.contains("holds records of the built-in engine"), "{said}");
+    assert!(!is_in(&data.join("logs"), &uuid), "the built-in engine has begun no log of that name");
+
+    let broker = start(with_choice(&data, &library, Engine::Segment)).await;
+    let mut client = Client::to(&broker).await;
+    assert_eq!(values(&client.fetch("own", 0, 0).await), ["own"]);
+    assert_eq!(client.produce("own", -1, sealed(batch(&["more"]))).await.base_offset, 1);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_starts_without_a_plugin_that_it_does_not_require() {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = chronik_plugin_plain_c::build(place.path()).expect("a C compiler builds the example");
+    let data = place.path().join("data");
+    let broker = start(with_choice(&data, &library, Engine::Segment)).await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("files", 1, &[]).await;
+    client.create_topic("own", 1, &[("chronik.storage", "plain")]).await;
+    broker.stop().await;
+
+    // Another file in its place: what this process has mapped stays as it is.
+    fs::remove_file(&library).expect("removed");
+    fs::write(&library, "no library any more").expect("written");
+    let said = refused(with_choice(&data, &library, Engine::Segment)).await;
+    assert!(
+        said.contains("the storage plug-in plain cannot be used") && said.contains("not a shared library"),
+        "{said}"
+    );
+    let broker = start(|config| {
+        with_choice(&data, &library, Engine::Segment)(config);
+        config.storage.plugins[0].required = false;
+    });
+    let broker = broker.await;
+    let mut client = Client::to(&broker).await;
+    assert_eq!(client.produce("files", -1, sealed(batch(&["a"]))).await.error_code, 0);
+    assert_eq!(client.produce("own", -1, sealed(batch(&["a"]))).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR.0);
+    let (code, words) = try_create(&mut client, "more", &[("chronik.storage", "plain")]).await;
+    assert_eq!(code, ErrorCode::INVALID_CONFIG.0);
+    assert!(words.contains("cannot be used now") && words.contains("not a shared library"), "{words}");
+    broker.stop().await;
 }
 
 /// What DescribeConfigs says a resource's records outlive, and whether that can be altered.
 async fn survives(client: &mut Client, resource_type: i8, name: &str) -> Option<(String, bool)> {
+    described(client, resource_type, name, "chronik.storage.survives").await
+}
+
+/// What DescribeConfigs says, and whether it cannot be altered.
+async fn described(client: &mut Client, resource_type: i8, name: &str, config: &str) -> Option<(String, bool)> {
     let resource = DescribeConfigsResource {
         resource_type,
         resource_name: name.to_owned().into(),
-        configuration_keys: Some(vec!["chronik.storage.survives".into()]),
+        configuration_keys: Some(vec![config.to_owned().into()]),
     };
     let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
     let told = client.ask(request).await.results.into_iter().flat_map(|result| result.configs).next()?;

@@ -88,6 +88,18 @@ fn a_project_that_is_begun_in_c_builds_and_keeps_every_rule() {
     assert!(code == Some(2) && words.contains("--sdk"), "{words}");
 }
 
+/// Killed processes, damaged files and failed writes are what an embedded database is there for; here it has to prove it.
+#[test]
+fn the_engine_on_an_embedded_database_keeps_every_rule() {
+    let test = std::env::current_exe().expect("a test has a file");
+    let file = format!("libchronik_plugin_fjall{}", std::env::consts::DLL_SUFFIX);
+    let library = test.parent().expect("in a directory").join(file);
+    assert!(library.exists(), "{} is built", library.display());
+    let (code, told) = check(&library, "{\"cache_bytes\": 1048576}", &[]);
+    assert_eq!(with_verdict(&told, "broken"), []);
+    assert_eq!((code, &told["engine"]["survives"]), (Some(0), &Value::from("power loss")));
+}
+
 #[test]
 fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
     for (fault, rule, words) in [
@@ -95,6 +107,11 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
         ("reads into one buffer", "p03_buffers_stay", ""),
         ("takes signals", "p04_signals", "lets signals through"),
         ("changes directory", "p05_process", "the working directory"),
+        ("changes the umask", "p05_process", "the umask"),
+        ("changes the locale", "p05_process", "the locale"),
+        ("handles signals", "p05_process", "signals that are caught"),
+        ("forks", "p05_process", "child processes"),
+        ("waits in calls", "p09_returns_soon", "\"sync\""),
         ("leaks files", "p06_leaks", "more open files"),
         ("one engine only", "p07_engines_apart", ""),
         ("deletes nothing", "e06_delete_is_for_good", ""),

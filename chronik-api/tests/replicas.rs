@@ -2,6 +2,7 @@
 //! network layers and the metadata have to provide is done by hand here.
 
 use bytes::Bytes;
+use chronik_api::assemble::engines::Engines;
 use chronik_api::clock::Clock;
 use chronik_api::metrics::Metrics;
 use chronik_api::partitions::partition::Surroundings;
@@ -39,6 +40,11 @@ struct Network {
 struct Channel {
     me: NodeId,
     network: Arc<Network>,
+}
+
+/// An engine that topics call `segment`, whatever it is.
+fn one_engine(engine: impl WalEngine + 'static) -> Arc<Engines> {
+    Arc::new(Engines::only("segment", Arc::new(engine)))
 }
 
 fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
@@ -121,7 +127,7 @@ impl Cluster {
             throttling: Throttling::default(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let table = Arc::new(PartitionTable::new(engine, around));
+        let table = Arc::new(PartitionTable::new(Arc::new(Engines::only("segment", engine)), around));
         let of_node = table.clone();
         tokio::spawn(async move {
             while let Some(event) = inbox.recv().await {
@@ -167,6 +173,7 @@ impl Cluster {
             let assignment = Assignment {
                 id: LOG,
                 topic: "t".into(),
+                storage: "segment".into(),
                 metrics: Metrics::default().topic("t"),
                 assumption,
                 segment_bytes: 1 << 20,
@@ -407,13 +414,14 @@ async fn a_replica_is_opened_once_and_an_answer_that_comes_meanwhile_finds_it() 
         throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
-    let table = Arc::new(PartitionTable::new(Arc::new(MemoryEngine::new(1 << 30)), around));
+    let table = Arc::new(PartitionTable::new(one_engine(MemoryEngine::new(1 << 30)), around));
     let _ = channel.follower.set(Arc::downgrade(&table));
     table.take(Event::Up { peer: NodeId(1), broker_epoch: Offset(1) });
     let part = Part::Follow { leader: Some(NodeId(1)), unclean_epoch: None };
     let assignment = Assignment {
         id: LOG,
         topic: "t".into(),
+        storage: "segment".into(),
         metrics: Metrics::default().topic("t"),
         assumption: Assumption { epoch: LeaderEpoch(0), durability: Durability::Fsync, throttled: false, part },
         segment_bytes: 1 << 20,
@@ -440,10 +448,11 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
     let engine = SegmentEngine::start(home.path().to_owned(), SegmentOptions::default()).expect("starts");
     let in_the_way = home.path().join(LOG.to_string());
     std::fs::write(&in_the_way, "no directory").expect("written");
-    let table = PartitionTable::new(Arc::new(engine), around);
+    let table = PartitionTable::new(one_engine(engine), around);
     let assignment = Assignment {
         id: LOG,
         topic: "t".into(),
+        storage: "segment".into(),
         metrics: Metrics::default().topic("t"),
         assumption: Assumption {
             epoch: LeaderEpoch(1),
@@ -462,6 +471,48 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_engine_is_not_configured_here_is_offline_and_begun_nowhere_else() {
+    let around = Surroundings {
+        node: NodeId(2),
+        clock: Clock::start(),
+        stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
+        channel: Arc::new(NearLeader::default()),
+        throttling: Throttling::default(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let engines = one_engine(MemoryEngine::new(1 << 30));
+    let table = PartitionTable::new(engines.clone(), around);
+    let assignment = |partition, storage: &str| Assignment {
+        id: LogId { partition, ..LOG },
+        topic: "t".into(),
+        storage: storage.into(),
+        metrics: Metrics::default().topic("t"),
+        assumption: Assumption {
+            epoch: LeaderEpoch(1),
+            durability: Durability::Fsync,
+            throttled: false,
+            part: Part::Follow { leader: None, unclean_epoch: None },
+        },
+        segment_bytes: 1 << 20,
+        is_replaceable: false,
+    };
+    let failures = table.assign(vec![assignment(0, "cold-store"), assignment(1, "segment")]).await;
+    let mut said = failures.iter().map(|failure| failure as &dyn std::error::Error);
+    let source = said.next().and_then(std::error::Error::source).map(ToString::to_string).unwrap_or_default();
+    assert!(
+        source.contains("chronik.storage=cold-store, and no storage engine of that name is configured"),
+        "{source}"
+    );
+    assert!(said.next().is_none(), "the other one opens");
+    assert_eq!(table.offline(), [LogId { partition: 0, ..LOG }], "the controller is told");
+    assert_eq!(engines.for_metadata().list().await.expect("listed"), [LogId { partition: 1, ..LOG }]);
+    assert!(
+        table.delete("cold-store", [LogId { partition: 0, ..LOG }]).await.is_err(),
+        "nobody can say that it is gone"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
     let around = Surroundings {
         node: NodeId(2),
@@ -474,10 +525,11 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
     // Opening takes a while here: it goes to a thread.
     let home = tempfile::tempdir().expect("a directory");
     let engine = SegmentEngine::start(home.path().to_owned(), SegmentOptions::default()).expect("starts");
-    let table = PartitionTable::new(Arc::new(engine), around);
+    let table = PartitionTable::new(one_engine(engine), around);
     let role = |partition, epoch| Assignment {
         id: LogId { partition, ..LOG },
         topic: "t".into(),
+        storage: "segment".into(),
         metrics: Metrics::default().topic("t"),
         assumption: Assumption {
             epoch: LeaderEpoch(epoch),

@@ -1,6 +1,5 @@
 //! What a broker says when it is ready: where it is, what it keeps, and what to type next.
 
-use crate::assemble::stored::told;
 use crate::config::{Config, Durability, Engine};
 use crate::server::Up;
 use std::fmt::Write as _;
@@ -26,25 +25,31 @@ fn greeting(config: &Config, up: &Up) -> String {
         };
         line(&name, shown);
     }
-    match config.storage.engine {
-        Engine::Segment | Engine::Plugin => {
+    match &config.storage.engine {
+        Engine::Segment | Engine::Plugin | Engine::Named(_) => {
             let path = &config.node.data_dir;
             let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             line("data", absolute.display().to_string());
         }
         Engine::Memory => line("data", "in memory, gone when this process ends".to_owned()),
     }
-    let kept = told(up.stored.survives);
-    match &config.storage.plugin.path {
-        Some(path) if config.storage.engine == Engine::Plugin => {
-            line("engine", format!("{}, {} (what it keeps {kept})", up.stored.engine, path.display()));
-        }
-        _ => line("engine", format!("{} (what it keeps {kept})", up.stored.engine)),
+    let (stored, plugins) = (up.engines.default_stored(), config.storage.configured_plugins());
+    let kept = stored.survives.in_words();
+    let library = plugins.iter().find(|plugin| plugin.engine == config.storage.engine);
+    match library.and_then(|plugin| plugin.options.path.as_ref()) {
+        Some(path) => line("engine", format!("{}, {} (what it keeps {kept})", stored.engine, path.display())),
+        None => line("engine", format!("{} (what it keeps {kept})", stored.engine)),
     }
-    let meaning = match (config.topics.durability, config.storage.engine) {
+    if !plugins.is_empty() {
+        let others = up.engines.names().split_off(1);
+        line("engines", format!("topics may also choose {} (chronik.storage)", others.join(", ")));
+    }
+    let meaning = match (config.topics.durability, &config.storage.engine) {
         (Durability::Fsync, _) => "a record that is acknowledged with acks=all survives a power cut",
         (Durability::Replicated, Engine::Memory) => "acknowledged when appended",
-        (Durability::Replicated, Engine::Plugin) => "acknowledged when the plug-in says that it is written",
+        (Durability::Replicated, Engine::Plugin | Engine::Named(_)) => {
+            "acknowledged when the plug-in says that it is written"
+        }
         (Durability::Replicated, Engine::Segment) => {
             "acknowledged when written: survives this process, not a power cut"
         }
@@ -78,16 +83,19 @@ fn greeting(config: &Config, up: &Up) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assemble::stored::Stored;
-    use chronik_core::wal::Survives;
+    use crate::assemble::engines::Engines;
+    use chronik_storage_segment::{SegmentEngine, SegmentOptions};
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     fn started(config: &Config, port: u16) -> Up {
         let listener = config.listeners().remove(0);
         let bound: SocketAddr = ([127, 0, 0, 1], port).into();
         let advertised = crate::config::reach::advertised(&listener, bound);
-        let stored = Stored { engine: config.storage.engine.to_string(), survives: Survives::PowerLoss };
-        Up { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()), stored }
+        let place = tempfile::tempdir().expect("a directory");
+        let engine = SegmentEngine::start(place.path().to_owned(), SegmentOptions::default()).expect("it starts");
+        let engines = Arc::new(Engines::only(config.storage.engine.word(), Arc::new(engine)));
+        Up { listeners: vec![(listener, bound, advertised)], admin: Some(([127, 0, 0, 1], 9644).into()), engines }
     }
 
     #[test]

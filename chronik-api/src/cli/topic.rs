@@ -208,12 +208,12 @@ fn describe(name: &str, args: &ClientArgs) -> Result<(), Failure> {
     Ok(table.print(&mut out)?)
 }
 
-/// The configs that somebody set for the topic itself, and what its records outlive.
+/// The configs that somebody set for the topic itself, which engine keeps its records, and what they outlive.
 fn configs_of(client: &mut Client, topic: &str) -> Result<Vec<DescribeConfigsResourceResult>, ClientError> {
     /// Resource type and config source, as the protocol numbers them.
     const TOPIC: i8 = 2;
     const OF_TOPIC: i8 = 1;
-    const SURVIVES: &str = "chronik.storage.survives";
+    const STORAGE: [&str; 2] = ["chronik.storage", "chronik.storage.survives"];
     let resource =
         DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.into(), configuration_keys: None };
     let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
@@ -223,7 +223,7 @@ fn configs_of(client: &mut Client, topic: &str) -> Result<Vec<DescribeConfigsRes
     Ok(result
         .configs
         .into_iter()
-        .filter(|config| config.config_source == OF_TOPIC || &*config.name == SURVIVES)
+        .filter(|config| config.config_source == OF_TOPIC || STORAGE.contains(&&*config.name))
         .collect())
 }
 

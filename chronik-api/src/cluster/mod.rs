@@ -25,12 +25,12 @@ mod turn;
 use crate::assemble;
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress};
+use crate::metadata::MetadataLog;
 use crate::metadata::writer::Command;
-use crate::metadata::{self, MetadataLog};
 use asks::Asks;
 use chronik_core::ids::NodeId;
-use chronik_core::metadata::Image;
 use chronik_core::metadata::raft::{Member, Recovered, Role, Settings};
+use chronik_core::metadata::{ClusterDefaults, Image};
 use chronik_core::raft_transport::{Peer, RaftTransport};
 use chronik_link::LinkError;
 use chronik_link::handshake::{Identity, Plane};
@@ -133,7 +133,14 @@ struct Handed {
 
 /// Takes part in the cluster that the configuration names; returns when this node knows of it, which may take until others
 /// are there.
-pub async fn start(config: &Config, clock: Clock, bootstrap: bool) -> Result<Cluster, ClusterError> {
+///
+/// `defaults` is what this node's configuration says of topics.
+pub async fn start(
+    config: &Config,
+    defaults: ClusterDefaults,
+    clock: Clock,
+    bootstrap: bool,
+) -> Result<Cluster, ClusterError> {
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (fail, failures) = watch::channel(None);
     let (roles, roles_seen) = watch::channel(Role::default());
@@ -142,6 +149,7 @@ pub async fn start(config: &Config, clock: Clock, bootstrap: bool) -> Result<Clu
     let (hand, handed) = oneshot::channel();
     let setup = Setup {
         config: config.clone(),
+        defaults,
         clock,
         bootstrap,
         commands: inbox,
@@ -199,6 +207,7 @@ pub async fn start(config: &Config, clock: Clock, bootstrap: bool) -> Result<Clu
 
 struct Setup {
     config: Config,
+    defaults: ClusterDefaults,
     clock: Clock,
     bootstrap: bool,
     commands: mpsc::Receiver<Command>,
@@ -210,7 +219,7 @@ struct Setup {
 }
 
 async fn set_up(setup: Setup) -> Result<(Node, Handed), ClusterError> {
-    let Setup { config, clock, bootstrap, commands, roles, roles_seen, status, forwarded, runtime } = setup;
+    let Setup { config, defaults, clock, bootstrap, commands, roles, roles_seen, status, forwarded, runtime } = setup;
     let node = NodeId(config.node.id);
     let (link, listen) = (assemble::raft_link(&config)?, resolve(&config.raft.listen).await?);
     let incoming = link.listen(listen).await.map_err(|source| ClusterError::Listen {
@@ -255,7 +264,6 @@ async fn set_up(setup: Setup) -> Result<(Node, Handed), ClusterError> {
     let disk = Arc::new(disk);
     let (locals, locals_inbox) = mpsc::channel(COMMANDS_MAX);
     let asks = Asks::new(node, transport.clone(), roles_seen, locals);
-    let defaults = metadata::settings::cluster_defaults(&config);
     let (steps, follow, images) = follow::steps(Arc::new(Image::empty(defaults.clone())));
     let driver = Node::open(Parts {
         clock,

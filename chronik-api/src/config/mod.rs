@@ -12,6 +12,7 @@ pub mod reach;
 mod sections;
 mod setting;
 mod sources;
+mod storage;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -22,6 +23,7 @@ pub use cluster::*;
 pub use problem::{ConfigError, Problem};
 pub use sections::*;
 pub use sources::{ENVIRONMENT_PREFIX, Sources};
+pub use storage::*;
 pub use units::{ByteSize, Millis, Minutes, NotAQuantity};
 
 use setting::Setting;

@@ -3,6 +3,7 @@
 use super::address::{AdvertisedAddress, ListenAddress};
 use super::cluster::{Cluster, Raft, Replication};
 use super::setting::{choice, section};
+use super::storage::Storage;
 use super::units::{ByteSize, Millis, Minutes};
 use std::path::PathBuf;
 
@@ -86,117 +87,6 @@ section! {
         listen: ListenAddress = ListenAddress { host: "127.0.0.1".into(), port: 9644 };
         /// Connections at a time: a scraper, probes and people, not the public.
         connections: u32 = 64, 1..=I32_MAX;
-    }
-}
-
-choice! {
-    /// Which engine keeps the logs.
-    pub enum Engine {
-        /// Files in the data directory.
-        Segment = "segment",
-        /// Nothing outlives the process: for tests and measurements.
-        Memory = "memory",
-        /// What a shared library brings: see `storage.plugin`.
-        Plugin = "plugin",
-    }
-}
-
-section! {
-    /// How logs are kept.
-    pub struct Storage {
-        /// The engine: "segment" (files), "memory" (nothing outlives the process) or "plugin" (a shared library's).
-        engine: Engine = Engine::Segment;
-        /// Options of the engine "segment".
-        segment: SegmentOptions = SegmentOptions::default();
-        /// Options of the engine "memory".
-        memory: MemoryOptions = MemoryOptions::default();
-        /// Options of the engine "plugin".
-        plugin: PluginOptions = PluginOptions::default();
-    }
-}
-
-section! {
-    /// A storage engine as a shared library. It is native code in the broker's process, and trusted as the broker is.
-    pub struct PluginOptions {
-        /// The shared library, as an absolute path. It and its directory belong to root or the broker's user, and nobody else
-        /// may write them.
-        path: Option<PathBuf> = None;
-        /// What its engine is told: a JSON object, as text. Without it an empty one.
-        options: Option<String> = None;
-        /// The file's SHA-256 in hexadecimal: another file is not loaded.
-        sha256: Option<String> = None;
-        /// Starting, opening and closing must end in so long.
-        lifecycle_timeout_ms: Millis = Millis(60_000), 100..=3_600_000;
-        /// Every other call must complete in so long, or its log is taken out of service.
-        call_timeout_ms: Millis = Millis(120_000), 100..=3_600_000;
-    }
-}
-
-impl PluginOptions {
-    /// The pinned hash; `Err` if what is given is none.
-    pub fn pin(&self) -> Result<Option<[u8; 32]>, String> {
-        let Some(text) = &self.sha256 else { return Ok(None) };
-        let wrong = || "is no SHA-256: 64 hexadecimal digits".to_owned();
-        let mut pin = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(wrong());
-        }
-        for (byte, digits) in pin.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
-        }
-        Ok(Some(pin))
-    }
-}
-
-choice! {
-    /// Whether one sync of the whole file system may stand for many of single logs. Everybody's unwritten data on that
-    /// file system is then waited for.
-    pub enum SyncFilesystem {
-        Never = "never",
-        /// Where the data directory is a file system of its own.
-        IfOwn = "if-own",
-        Always = "always",
-    }
-}
-
-section! {
-    /// Options of the engine that keeps logs in files.
-    pub struct SegmentOptions {
-        /// Recent bytes of all logs together that stay in memory, so that consumers at the tail never touch a file; those
-        /// further behind are served from the page cache.
-        tail_cache_bytes: ByteSize = ByteSize::mib(32), 0..=ByteSize::GIB << 10;
-        /// Bytes of all logs together that may wait to be written; beyond it producers are held back, since the disk is
-        /// slower than they are.
-        unwritten_bytes: ByteSize = ByteSize::mib(64), ByteSize::MIB..=ByteSize::GIB << 10;
-        /// Segment files kept open, all logs together; those with unsynced data stay open beyond it.
-        open_files: u32 = 512, 8..=10_000_000;
-        /// Room on the device that records may not take, for what must be written to go on.
-        free_bytes_min: ByteSize = ByteSize::mib(16), 0..=ByteSize::GIB << 10;
-        /// After so many bytes a log is synced though nobody asks: bounds what is read after a crash.
-        checkpoint_bytes: ByteSize = ByteSize::mib(64), ByteSize::MIB..=ByteSize::GIB << 10;
-        /// Threads for reads that wait for the device.
-        read_threads: u32 = 4, 1..=1_024;
-        /// Logs synced at the same time, one by one.
-        sync_threads: u32 = 8, 1..=1_024;
-        /// From so many waiting logs on, one sync of the whole file system takes their place, where that is allowed.
-        sync_filesystem_from_logs: u32 = 8, 2..=10_000_000;
-        /// Where it is allowed: "never", "if-own" (the data directory is a file system of its own), "always".
-        sync_filesystem: SyncFilesystem = SyncFilesystem::IfOwn;
-        /// Each of the two files of the journal, which makes small writes to many logs durable with one sync; 0 for none,
-        /// at least 2 MiB otherwise. Made when it is of use.
-        sync_journal_bytes: ByteSize = ByteSize::mib(16), 0..=ByteSize::MIB << 8;
-        /// Microseconds between a sync of the journal that many logs shared and the next one: fewer syncs where many write
-        /// at once, each for more of them. Who writes alone never waits. 0 for none.
-        sync_gather_us: u32 = 1_000, 0..=100_000;
-    }
-}
-
-section! {
-    /// Options of the engine that keeps logs in memory.
-    pub struct MemoryOptions {
-        /// Bytes of all logs together; beyond it producers are refused, as on a full disk.
-        bytes: ByteSize = ByteSize::gib(1), ByteSize::MIB..=ByteSize::GIB << 10;
     }
 }
 

@@ -144,7 +144,8 @@ fn impossible_combinations_are_refused() {
     told("[storage]\nengine = 'memory'\n[topics]\ndurability = 'fsync'", "topics.durability");
     told("[storage]\nengine = 'plugin'", "storage.plugin.path");
     told("[storage]\nengine = 'plugin'\nplugin.path = 'engine.so'", "storage.plugin.path");
-    told("[storage]\nplugin.path = '/engine.so'", "storage.plugin.path");
+    told("[storage]\nengine = 'memory'\nplugin.path = '/engine.so'", "storage.plugin.path");
+    told("[storage]\nengine = 'plugin'\nplugin.path = '/a.so'\nplugin.required = 'no'", "storage.plugin.required");
     told("[storage]\nengine = 'plugin'\nplugin.path = '/a.so'\nplugin.sha256 = 'abc'", "storage.plugin.sha256");
     told("[storage]\nengine = 'plugin'\nplugin.path = '/a.so'\nplugin.options = '[1]'", "storage.plugin.options");
     told("[kafka]\nadvertise = '0.0.0.0:9092'", "kafka.advertise");
@@ -155,6 +156,49 @@ fn impossible_combinations_are_refused() {
     told("[topics]\nmin_insync_replicas = 2", "topics.min_insync_replicas");
     told("[groups]\nmin_session_timeout_ms = '2h'", "groups.min_session_timeout_ms");
     told("[log]\nlevel = 'very loud'", "log.level");
+}
+
+#[test]
+fn engines_of_ones_own_are_a_list_and_each_mistake_is_told_with_its_place() {
+    let file = File::new(
+        "[storage]\nengine = 'cold-store'\nplugin.path = '/plain.so'\n\
+         [[storage.plugins]]\nname = 'cold-store'\npath = '/cold.so'\noptions = '{\"cache\": 1}'\nrequired = false\n",
+    );
+    let storage = read(Some(&file), &[], &[]).expect("right").config.storage;
+    assert_eq!(storage.engine, Engine::Named("cold-store".into()));
+    let plugins = storage.configured_plugins();
+    let named: Vec<_> = plugins.iter().map(|plugin| (plugin.engine.word(), plugin.options.required)).collect();
+    assert_eq!(named, [("plugin", true), ("cold-store", false)]);
+    assert_eq!(plugins[1].options.path.as_deref(), Some(std::path::Path::new("/cold.so")));
+    let set = read(None, &[], &["storage.plugins=[{name=\"a\", path=\"/a.so\"}]", "storage.engine=a"]).expect("right");
+    assert_eq!(set.config.storage.configured_plugins().len(), 1);
+
+    let two = |first: &str, second: &str| format!("[[storage.plugins]]\n{first}\n[[storage.plugins]]\n{second}\n");
+    let good = "name = 'a'\npath = '/a.so'";
+    for (file, key, what) in [
+        (two(good, "name = 'a'\npath = '/b.so'"), "storage.plugins[1].name", "names a second plug-in \"a\""),
+        (two(good, "path = '/b.so'"), "storage.plugins[1].name", "is missing"),
+        (two(good, "name = 'B'\npath = '/b.so'"), "storage.plugins[1].name", "is no name for an engine"),
+        (two(good, "name = 'memory'\npath = '/b.so'"), "storage.plugins[1].name", "names another engine already"),
+        (two(good, "name = 'b'"), "storage.plugins[1].path", "is missing"),
+        (two(good, "name = 'b'\npath = 'b.so'"), "storage.plugins[1].path", "is not absolute"),
+        (two(good, "name = 'b'\npath = '/b.so'\nsha256 = '0'"), "storage.plugins[1].sha256", "is no SHA-256"),
+        (two(good, "name = 'b'\npath = '/b.so'\noptions = '7'"), "storage.plugins[1].options", "is not a JSON object"),
+        (
+            two(good, "name = 'b'\npath = '/b.so'\ncall_timeout_ms = 1"),
+            "storage.plugins[1].call_timeout_ms",
+            "must be at least",
+        ),
+        (
+            format!("storage.engine = 'b'\n[[storage.plugins]]\n{good}\n"),
+            "storage.engine",
+            "which none of [[storage.plugins]] is called",
+        ),
+        ("storage.engine = 'B b'\n".to_owned(), "storage.engine", "or the name of one of [[storage.plugins]]"),
+    ] {
+        let problems = refused(&file, &[]);
+        assert!(problems.iter().any(|p| p.key == key && p.what.contains(what)), "{key} {what} in {problems:#?}");
+    }
 }
 
 #[test]

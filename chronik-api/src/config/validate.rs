@@ -2,7 +2,8 @@
 
 use super::address;
 use super::problem::Problem;
-use super::{Config, Durability, Engine, Listener, Transport};
+use super::{Config, ConfiguredPlugin, Durability, Engine, Listener, Transport};
+use chronik_core::metadata::topic_config::is_engine_name;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys that contradict each other, or the one machine there is.
@@ -127,7 +128,7 @@ impl Config {
                 "Write durability = \"replicated\", or engine = \"segment\".",
             ));
         }
-        self.plugin_conflicts(found);
+        self.engine_conflicts(found);
         if topics.max_message_bytes > topics.segment_bytes {
             found.push(Conflict::new(
                 &["topics.max_message_bytes", "topics.segment_bytes"],
@@ -137,32 +138,66 @@ impl Config {
         }
     }
 
-    fn plugin_conflicts(&self, found: &mut Vec<Conflict>) {
-        let plugin = &self.storage.plugin;
-        let keys = ["storage.plugin.path", "storage.engine"];
-        match (&plugin.path, self.storage.engine) {
-            (None, Engine::Plugin) => {
-                let what = "is missing, and storage.engine is \"plugin\"";
-                found.push(Conflict::new(&keys, what, "Name the shared library, from the root on."));
+    fn engine_conflicts(&self, found: &mut Vec<Conflict>) {
+        let plugins = self.storage.configured_plugins();
+        let mut names = BTreeSet::new();
+        for ConfiguredPlugin { at, engine, options } in &plugins {
+            let name_key = format!("{at}.name");
+            if *engine != Engine::Plugin {
+                if !is_engine_name(engine.word()) {
+                    let what = if engine.word().is_empty() { "is missing" } else { "is no name for an engine" };
+                    let suggestion = "Write small letters, digits and hyphens, a letter first, like \"cold-store\".";
+                    found.push(Conflict::new(&[&name_key], what, suggestion));
+                } else if ["segment", "memory", "plugin"].contains(&engine.word()) {
+                    let what = format!("is {:?}, which names another engine already", engine.word());
+                    found.push(Conflict::new(&[&name_key], what, "Give the plug-in a name of its own."));
+                } else if !names.insert(engine.word().to_owned()) {
+                    let what = format!("names a second plug-in {:?}", engine.word());
+                    found.push(Conflict::new(&[&name_key], what, "Give each plug-in a name of its own."));
+                }
             }
-            (Some(path), Engine::Plugin) if !path.is_absolute() => {
-                let what = "is not absolute: what is loaded must not depend on where the broker starts";
-                found.push(Conflict::new(&keys, what, "Say where the shared library is, from the root on."));
+            let path_key = format!("{at}.path");
+            match &options.path {
+                None if *engine == Engine::Plugin => {
+                    let what = "is missing, and storage.engine is \"plugin\"";
+                    let keys = [&*path_key, "storage.engine"];
+                    found.push(Conflict::new(&keys, what, "Name the shared library, from the root on."));
+                }
+                None => {
+                    found.push(Conflict::new(&[&path_key], "is missing", "Name the shared library, from the root on."))
+                }
+                Some(path) if !path.is_absolute() => {
+                    let what = "is not absolute: what is loaded must not depend on where the broker starts";
+                    found.push(Conflict::new(&[&path_key], what, "Say where the shared library is, from the root on."));
+                }
+                Some(_) => {}
             }
-            (Some(_), Engine::Segment | Engine::Memory) => {
-                let what = format!("names a plug-in, but storage.engine is \"{}\"", self.storage.engine);
-                found.push(Conflict::new(&keys, what, "Write storage.engine = \"plugin\", or take the path away."));
+            if let Err(what) = options.pin() {
+                found.push(Conflict::new(&[&format!("{at}.sha256")], what, "`sha256sum FILE` tells it."));
             }
-            _ => {}
+            let is_object =
+                |text: &String| serde_json::from_str::<serde_json::Value>(text).is_ok_and(|json| json.is_object());
+            if !options.options.as_ref().is_none_or(is_object) {
+                let what = "is not a JSON object";
+                found.push(Conflict::new(&[&format!("{at}.options")], what, "Write it as text, like '{\"key\": 1}'."));
+            }
         }
-        if let Err(what) = plugin.pin() {
-            found.push(Conflict::new(&["storage.plugin.sha256"], what, "`sha256sum FILE` tells it."));
+        // Whose metadata is in memory forgets its topics, and could never say again whose records a plug-in keeps.
+        if let Some(first) = plugins.first().filter(|_| self.storage.engine == Engine::Memory && !self.is_cluster()) {
+            let what = "names a plug-in, but storage.engine is \"memory\": this node alone would forget which topics there are";
+            let keys = [&*format!("{}.path", first.at), "storage.engine"];
+            found.push(Conflict::new(&keys, what, "Write another storage.engine, or take the plug-in away."));
         }
-        let is_object =
-            |text: &String| serde_json::from_str::<serde_json::Value>(text).is_ok_and(|json| json.is_object());
-        if !plugin.options.as_ref().is_none_or(is_object) {
-            let what = "is not a JSON object";
-            found.push(Conflict::new(&["storage.plugin.options"], what, "Write it as text, like '{\"key\": 1}'."));
+        if let Engine::Named(name) = &self.storage.engine
+            && !names.contains(name)
+        {
+            let known = ["segment", "memory", "plugin"].into_iter().chain(names.iter().map(String::as_str));
+            let known = known.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+            found.push(Conflict::new(
+                &["storage.engine", "storage.plugins"],
+                format!("is {name:?}, which none of [[storage.plugins]] is called"),
+                format!("Write one of {known}, or add the plug-in to [[storage.plugins]]."),
+            ));
         }
     }
 

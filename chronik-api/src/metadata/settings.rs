@@ -1,7 +1,7 @@
 //! The configuration file, in Kafka's names: the topic defaults that decisions use, and the settings that DescribeConfigs
 //! reports for this broker.
 
-use crate::assemble::stored::Stored;
+use crate::assemble::engines::Engines;
 use crate::config::Config;
 use chronik_core::metadata::ClusterDefaults;
 use chronik_core::metadata::broker_config::BrokerSettings;
@@ -11,14 +11,15 @@ use std::path::Path;
 /// Kafka's lower bound of `segment.bytes`; a file may ask for less, as its tests do with `internal.segment.bytes`.
 const SEGMENT_BYTES_MIN: i64 = 1 << 20;
 
-/// What `[topics]` says, where it differs from Kafka's defaults or was set.
-pub fn cluster_defaults(config: &Config) -> ClusterDefaults {
+/// What `[topics]` says, where it differs from Kafka's defaults or was set; and where records may be kept.
+pub fn cluster_defaults(config: &Config, engines: &Engines) -> ClusterDefaults {
     let topics = &config.topics;
     let factor = i16::try_from(topics.default_replication_factor).unwrap_or(i16::MAX);
     let mut defaults = ClusterDefaults::default();
     defaults.partitions = topics.default_partitions;
     defaults.replication_factor = factor;
     defaults.partitions_max = config.limits.partitions as usize;
+    defaults.storage = engines.traits();
     let standard = Config::default().topics;
     let mut set = |name: &str, value: &dyn Display, usual: &dyn Display| {
         let (value, usual) = (value.to_string(), usual.to_string());
@@ -56,7 +57,7 @@ pub fn cluster_defaults(config: &Config) -> ClusterDefaults {
 /// What this broker was started with. `listeners` and `advertised` are `name://host:port`, as they came to be.
 pub fn broker_settings(
     config: &Config,
-    stored: &Stored,
+    engines: &Engines,
     listeners: &[String],
     advertised: &[String],
 ) -> BrokerSettings {
@@ -79,7 +80,9 @@ pub fn broker_settings(
         set("broker.rack", rack, &"");
     }
     // The default engine outlives power cuts.
+    let stored = engines.default_stored();
     set("chronik.storage.engine", &stored.engine, &usual.storage.engine);
+    set("chronik.storage.engines", &engines.names().join(","), &"segment,memory");
     set("chronik.storage.survives", &stored.survives(), &"power-loss");
     set("connections.max.idle.ms", &config.limits.connection_idle_ms.0, &usual.limits.connection_idle_ms.0);
     set(
@@ -143,6 +146,12 @@ mod tests {
     use chronik_core::ids::NodeId;
     use chronik_core::metadata::Image;
     use chronik_core::metadata::describe_config::{self, ConfigSource};
+    use chronik_storage_memory::MemoryEngine;
+    use std::sync::Arc;
+
+    fn memory(name: &str) -> Engines {
+        Engines::only(name, Arc::new(MemoryEngine::new(1 << 20)))
+    }
 
     #[test]
     fn what_the_file_sets_is_in_effect_and_reported_as_its_own() {
@@ -151,14 +160,14 @@ mod tests {
         config.topics.retention_ms.0 = 5000;
         config.topics.segment_bytes.0 = 2048;
         config.groups.max_size = 9;
-        let image = Image::empty(cluster_defaults(&config));
+        let engines = memory("mine");
+        let image = Image::empty(cluster_defaults(&config, &engines));
         assert_eq!(image.defaults().partitions, 7);
         let effective = image.effective_config(&Default::default());
         assert_eq!((effective.retention_ms, effective.segment_bytes), (Some(5000), 2048));
 
-        let stored = Stored { engine: "plugin mine 1.0".into(), survives: chronik_core::wal::Survives::Process };
         let settings =
-            broker_settings(&config, &stored, &["main://127.0.0.1:9092".into()], &["main://localhost:9092".into()]);
+            broker_settings(&config, &engines, &["main://127.0.0.1:9092".into()], &["main://localhost:9092".into()]);
         let entries = describe_config::broker_entries(&image, NodeId(config.node.id), &settings);
         let entry = |name: &str| entries.iter().find(|entry| entry.name == name).expect("reported");
         assert_eq!(
@@ -171,8 +180,9 @@ mod tests {
         );
         assert_eq!(entry("delete.topic.enable").source, ConfigSource::Default);
         let survives = entry("chronik.storage.survives");
-        assert_eq!((survives.value.as_str(), survives.read_only), ("process", true));
-        assert_eq!(entry("chronik.storage.engine").value, "plugin mine 1.0");
+        assert_eq!((survives.value.as_str(), survives.read_only), ("nothing", true));
+        assert_eq!(entry("chronik.storage.engine").value, "mine");
+        assert_eq!(entry("chronik.storage.engines").value, "mine");
         assert_eq!(entry("log.retention.ms").value, "5000");
         assert_eq!(entry("log.retention.ms").source, ConfigSource::StaticBroker);
         assert_eq!(entry("message.max.bytes").source, ConfigSource::Default);
@@ -181,7 +191,8 @@ mod tests {
     #[test]
     fn our_own_defaults_of_topics_are_kafkas() {
         let plain = Image::empty(ClusterDefaults::default()).effective_config(&Default::default());
-        let ours = Image::empty(cluster_defaults(&Config::default())).effective_config(&Default::default());
+        let ours = Image::empty(cluster_defaults(&Config::default(), &memory("segment")))
+            .effective_config(&Default::default());
         assert_eq!(plain, ours);
         // Nothing is suppressed as "the usual" that the table would set differently.
         let topics = Config::default().topics;

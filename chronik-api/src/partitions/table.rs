@@ -10,12 +10,13 @@ use super::Partition;
 use super::partition::Surroundings;
 use super::recovery::{self, RecoverError};
 use super::throttle::Throttling;
+use crate::assemble::engines::{Engines, LogError};
 use crate::metrics::TopicMetrics;
 use chronik_core::batch;
 use chronik_core::driver::{Assumption, Part};
 use chronik_core::ids::{LogId, NodeId, Offset, TopicId};
 use chronik_core::replication::Event;
-use chronik_core::wal::{EngineError, OpenMode, OpenOptions, WalEngine, WalError};
+use chronik_core::wal::{EngineError, OpenMode, OpenOptions, WalError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::task::JoinSet;
@@ -28,6 +29,8 @@ const OPENING_MAX: usize = 32;
 pub struct Assignment {
     pub id: LogId,
     pub topic: String,
+    /// The engine that keeps it, by name.
+    pub storage: String,
     pub metrics: Arc<TopicMetrics>,
     pub assumption: Assumption,
     pub segment_bytes: u64,
@@ -39,7 +42,7 @@ pub struct Assignment {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("partition {index} of topic {topic} cannot be opened")]
-    Engine { topic: String, index: i32, source: EngineError },
+    Engine { topic: String, index: i32, source: LogError },
     #[error("the log of partition {index} of topic {topic} cannot be read back")]
     Log { topic: String, index: i32, source: WalError },
     #[error("partition {index} of topic {topic}: {what}")]
@@ -51,7 +54,7 @@ impl OpenError {
     fn is_damage(&self) -> bool {
         matches!(
             self,
-            Self::Engine { source: EngineError::Corrupt { .. }, .. }
+            Self::Engine { source: LogError::Engine(EngineError::Corrupt { .. }), .. }
                 | Self::Log { source: WalError::Corrupt { .. }, .. }
                 | Self::NotBatches { .. }
         )
@@ -60,7 +63,7 @@ impl OpenError {
 
 /// See the module's head.
 pub struct PartitionTable {
-    engine: Arc<dyn WalEngine>,
+    engines: Arc<Engines>,
     around: Surroundings,
     replicas: RwLock<HashMap<LogId, Arc<Partition>>>,
     /// Logs that came back with less than was committed.
@@ -74,9 +77,9 @@ pub struct PartitionTable {
 }
 
 impl PartitionTable {
-    pub fn new(engine: Arc<dyn WalEngine>, around: Surroundings) -> Self {
+    pub fn new(engines: Arc<Engines>, around: Surroundings) -> Self {
         Self {
-            engine,
+            engines,
             around,
             replicas: RwLock::default(),
             damaged: Mutex::default(),
@@ -86,8 +89,8 @@ impl PartitionTable {
         }
     }
 
-    pub fn engine(&self) -> &Arc<dyn WalEngine> {
-        &self.engine
+    pub fn engines(&self) -> &Arc<Engines> {
+        &self.engines
     }
 
     pub fn get(&self, topic: TopicId, partition: i32) -> Option<Arc<Partition>> {
@@ -137,8 +140,8 @@ impl PartitionTable {
             while opening.len() < OPENING_MAX
                 && let Some((wanted, is_damaged)) = waiting.pop()
             {
-                let (id, engine) = (wanted.id, self.engine.clone());
-                opening.spawn(async move { (id, open_log(engine, wanted, is_damaged).await) });
+                let (id, engines) = (wanted.id, self.engines.clone());
+                opening.spawn(async move { (id, open_log(engines, wanted, is_damaged).await) });
             }
             match opening.join_next().await {
                 None => return failures,
@@ -213,15 +216,12 @@ impl PartitionTable {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
     }
 
-    /// Deletes replicas that the metadata says are not to be here any more.
-    pub async fn delete(&self, ids: impl IntoIterator<Item = LogId>) -> Result<(), EngineError> {
+    /// Deletes replicas of a topic that the metadata says are not to be here any more, from the engine that keeps them.
+    pub async fn delete(&self, storage: &str, ids: impl IntoIterator<Item = LogId>) -> Result<(), LogError> {
         for id in ids {
             self.take_out(id);
             self.unopened.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-            match self.engine.delete(id).await {
-                Ok(()) | Err(EngineError::NotFound(_)) => {}
-                Err(failure) => return Err(failure),
-            }
+            self.engines.delete(storage, id).await?;
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl PartitionTable {
         }
     }
 
-    /// Saves what a restart would have to read back, and closes the engine.
+    /// Saves what a restart would have to read back, and closes the engines.
     pub async fn shut_down(&self) -> Result<(), EngineError> {
         for partition in self.all() {
             if partition.uncheckpointed_bytes() > 0
@@ -248,7 +248,7 @@ impl PartitionTable {
                 );
             }
         }
-        self.engine.close().await
+        self.engines.close().await
     }
 }
 
@@ -269,22 +269,17 @@ fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
 type OpenLog = (Assignment, Arc<dyn chronik_core::wal::Wal>, chronik_core::partition::recovery::Recovering);
 
 /// Opens a log; one that is damaged is set aside, and begins anew, if nobody counts on it.
-async fn open_log(
-    engine: Arc<dyn WalEngine>,
-    wanted: Assignment,
-    is_known_damaged: bool,
-) -> Result<OpenLog, OpenError> {
+async fn open_log(engines: Arc<Engines>, wanted: Assignment, is_known_damaged: bool) -> Result<OpenLog, OpenError> {
     let (id, topic) = (wanted.id, wanted.topic.clone());
     if !is_known_damaged {
-        let failure = match open_as_it_is(&engine, wanted.clone()).await {
+        let failure = match open_as_it_is(&engines, wanted.clone()).await {
             Err(failure) if failure.is_damage() && wanted.is_replaceable => failure,
             outcome => return outcome,
         };
         tracing::error!(error = &failure as &dyn std::error::Error, "the log is damaged");
     }
-    match engine.set_aside(id).await {
-        Ok(()) | Err(EngineError::NotFound(_)) => {}
-        Err(source) => return Err(OpenError::Engine { topic, index: id.partition, source }),
+    if let Err(source) = engines.set_aside(&wanted.storage, id).await {
+        return Err(OpenError::Engine { topic, index: id.partition, source });
     }
     tracing::warn!(
         topic,
@@ -292,13 +287,13 @@ async fn open_log(
         log = %id,
         "the damaged log was set aside under the same name with .damaged behind it, and is filled anew by its leader"
     );
-    open_as_it_is(&engine, wanted).await
+    open_as_it_is(&engines, wanted).await
 }
 
-async fn open_as_it_is(engine: &Arc<dyn WalEngine>, wanted: Assignment) -> Result<OpenLog, OpenError> {
+async fn open_as_it_is(engines: &Engines, wanted: Assignment) -> Result<OpenLog, OpenError> {
     let (topic, index) = (wanted.topic.clone(), wanted.id.partition);
     let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: wanted.segment_bytes };
-    let log = match engine.open(wanted.id, options).await {
+    let log = match engines.open(&wanted.storage, wanted.id, options).await {
         Ok(log) => log,
         Err(source) => return Err(OpenError::Engine { topic, index, source }),
     };

@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each story uses its own part")]
 
 use bytes::Bytes;
-use chronik_api::config::{Config, Engine};
+use chronik_api::config::{Config, Durability, Engine};
 use chronik_api::server;
 use chronik_core::batch::{Batch, Builder, RecordOut};
 use chronik_core::ids::ProducerId;
@@ -32,6 +32,10 @@ pub async fn start(adjust: impl FnOnce(&mut Config)) -> Running {
     config.kafka.listen.port = 0;
     config.admin.enabled = false;
     adjust(&mut config);
+    // As for a configuration that is read: nobody promises what memory cannot keep.
+    if config.storage.engine == Engine::Memory {
+        config.topics.durability = Durability::Replicated;
+    }
     let (stop, stopped) = oneshot::channel();
     let (up, address) = oneshot::channel();
     let task = tokio::spawn(async move {

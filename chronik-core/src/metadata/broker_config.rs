@@ -42,7 +42,13 @@ pub static BROKER_CONFIGS: &[BrokerConfigDef] = &[
     def(
         "chronik.storage.engine",
         Kind::String,
-        "What keeps this broker's records: 'segment', 'memory', or a plug-in with its name and version.",
+        "What keeps the records of topics that do not choose: 'segment', 'memory', or a plug-in's name with what it calls \
+         itself.",
+    ),
+    def(
+        "chronik.storage.engines",
+        Kind::List,
+        "The storage engines that topics may choose with 'chronik.storage'; the first is the default.",
     ),
     def(
         "chronik.storage.survives",

@@ -60,7 +60,7 @@ pub fn topic_entries(image: &Image, overrides: &BTreeMap<String, String>) -> Vec
             name: def.name,
             value,
             source,
-            read_only: false,
+            read_only: def.fixed,
             kind: def.kind,
             documentation: def.documentation,
             synonyms,

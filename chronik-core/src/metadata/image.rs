@@ -7,6 +7,7 @@
 //! it ([`Topic::config`]). Nodes of one cluster must agree on them.
 
 use super::dynamic_broker_config::{DynamicBrokerConfig, DynamicBrokerConfigDef};
+use super::engines::StorageEngines;
 use super::names;
 use super::topic_config::{self, Durability, InvalidConfig, TOPIC_CONFIGS, TopicConfig, TopicConfigDef, Unit};
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
@@ -176,13 +177,21 @@ pub struct ClusterDefaults {
     pub replication_factor: i16,
     /// Partitions that all topics together may have.
     pub partitions_max: usize,
+    /// Where records may be kept.
+    pub storage: StorageEngines,
     /// By topic configuration name.
     topic: BTreeMap<String, String>,
 }
 
 impl Default for ClusterDefaults {
     fn default() -> Self {
-        Self { partitions: 1, replication_factor: 1, partitions_max: usize::MAX, topic: BTreeMap::new() }
+        Self {
+            partitions: 1,
+            replication_factor: 1,
+            partitions_max: usize::MAX,
+            storage: StorageEngines::default(),
+            topic: BTreeMap::new(),
+        }
     }
 }
 

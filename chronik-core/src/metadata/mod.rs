@@ -13,6 +13,7 @@ pub mod broker_config;
 pub mod controller;
 pub mod describe_config;
 pub mod dynamic_broker_config;
+pub mod engines;
 pub mod image;
 pub mod names;
 pub mod raft;
@@ -29,6 +30,7 @@ mod nodes_story;
 mod story;
 
 pub use apply::{ApplyError, Change, Delta, Entry, Stale};
+pub use engines::{EngineTraits, StorageEngines};
 pub use image::{Broker, ClusterDefaults, ConfigResource, Image, Listener, Partition, Position, Topic};
 pub use records::{Facts, Record};
 pub use topic_config::TopicConfig;

@@ -1,12 +1,14 @@
 //! Stories of a cluster: decide, apply, look. And the property that everything rests on: replaying gives the same.
 
 use super::controller::*;
+use super::engines::{EngineTraits, StorageEngines};
 use super::image::{ClusterDefaults, ConfigResource, Image, Listener};
 use super::names::BadTopicName;
 use super::records::{METADATA_VERSION_LATEST, Record};
 use super::topic_config::InvalidConfig;
 use super::{ApplyError, Change, Delta, describe_config};
 use crate::ids::{LeaderEpoch, NodeId, Offset, TopicId};
+use crate::wal::Survives;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -439,6 +441,115 @@ fn a_topic_is_not_created_with_what_it_cannot_be_configured_to() {
     assert!(with("retention.ms", None).unwrap_err().to_string().contains("Null value"));
     let created = with("cleanup.policy", Some("compact")).expect("accepted");
     assert_eq!(created.configs["cleanup.policy"], "compact");
+}
+
+/// A broker with three engines, the default one without segments.
+fn with_engines() -> Cluster {
+    let of = |label: &str, survives, segments| Ok(EngineTraits { label: label.into(), survives, segments });
+    let configured = BTreeMap::from([
+        ("segment".to_owned(), of("segment", Survives::PowerLoss, true)),
+        ("memory".to_owned(), of("memory", Survives::Nothing, true)),
+        ("plain".to_owned(), of("plain", Survives::PowerLoss, false)),
+    ]);
+    let mut defaults = ClusterDefaults::default();
+    defaults.storage = StorageEngines::new("plain", configured);
+    let mut cluster = Cluster::blank();
+    cluster.image = Image::empty(defaults);
+    cluster.carry_out(bootstrap(&cluster.image, FirstStart { cluster_id: [9; 16] }));
+    cluster.start_broker(1);
+    cluster
+}
+
+fn configured(name: &str, configs: &[(&str, &str)]) -> NewTopic {
+    let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect();
+    NewTopic { configs, ..named(name) }
+}
+
+#[test]
+fn a_topic_is_created_in_an_engine_and_stays_there_whatever_the_default_becomes() {
+    let mut cluster = with_engines();
+    let engine = |cluster: &Cluster, name: &str| cluster.image.topic(name).expect("there").config.storage.clone();
+    let asked = |engine: &str| [("chronik.storage".to_owned(), engine.to_owned())].into();
+    assert_eq!(cluster.create(named("by-default")).expect("created").configs, asked("plain"));
+    assert_eq!(
+        cluster.create(configured("chosen", &[("chronik.storage", "segment")])).expect("created").configs,
+        asked("segment")
+    );
+    cluster.create(configured("__consumer_offsets", &[("cleanup.policy", "compact")])).expect("created");
+    assert_eq!(
+        ["by-default", "chosen", "__consumer_offsets"].map(|name| engine(&cluster, name)),
+        ["plain", "segment", "segment"]
+    );
+
+    // The same records on a broker with another default.
+    let mut other = Image::empty(ClusterDefaults::default());
+    let mut delta = Delta::default();
+    for record in &cluster.log {
+        let at = other.position().next;
+        other.apply(at, LeaderEpoch(1), record, &mut delta).expect("it applies");
+    }
+    let of = |name: &str| other.topic(name).expect("there").config.storage.clone();
+    assert_eq!(["by-default", "chosen", "__consumer_offsets"].map(of), ["plain", "segment", "segment"]);
+
+    let entries = describe_config::topic_entries(&cluster.image, &asked("plain"));
+    let entry = entries.iter().find(|entry| entry.name == "chronik.storage").expect("listed");
+    assert_eq!((entry.value.as_str(), entry.source as i8, entry.read_only), ("plain", 1, true));
+    let mut refusal =
+        |configs: &[(&str, &str)]| cluster.create(configured("t", configs)).expect_err("refused").to_string();
+    assert!(
+        refusal(&[("chronik.storage", "plane")])
+            .contains("no storage engine of that name is configured on this broker, which has memory, plain, segment")
+    );
+    assert!(refusal(&[("chronik.storage", "../etc")]).contains("Not an engine's name"));
+    assert!(refusal(&[("chronik.storage", "memory")]).contains("chronik.durability=fsync cannot be kept"));
+    assert!(refusal(&[("cleanup.policy", "compact")]).contains("the storage engine (plain) keeps no segments"));
+    assert!(refusal(&[("retention.bytes", "1")]).contains("dropped by size"));
+}
+
+#[test]
+fn a_topics_engine_is_not_altered_and_nothing_is_promised_later_that_it_cannot_keep() {
+    let mut cluster = with_engines();
+    let volatile = [("chronik.storage", "memory"), ("chronik.durability", "replicated")];
+    cluster.create(configured("volatile", &volatile)).expect("created");
+    cluster.create(named("t")).expect("created");
+    let before = cluster.image.clone();
+    let mut refusal = |kind, name: &str, configs: &[(&str, AlterOp)]| {
+        cluster.alter(kind, name, configs).expect_err("refused").to_string()
+    };
+    let fixed = "chronik.storage is said when a topic is created and cannot be altered: it is plain";
+    assert_eq!(refusal(2, "t", &[("chronik.storage", set("memory"))]), fixed);
+    assert_eq!(refusal(2, "t", &[("chronik.storage", AlterOp::Delete)]), fixed);
+    assert!(refusal(2, "volatile", &[("chronik.durability", set("fsync"))]).contains("does not survive the process"));
+    let follows = refusal(2, "volatile", &[("chronik.durability", AlterOp::Delete)]);
+    assert!(follows.contains("does not survive the process"), "the default would hold: {follows}");
+    assert!(refusal(2, "t", &[("cleanup.policy", AlterOp::Append(Some("compact".into())))]).contains("compaction"));
+    assert!(
+        refusal(4, "", &[("log.cleanup.policy", set("compact"))]).contains("compaction"),
+        "new topics would follow"
+    );
+    assert!(refusal(4, "", &[("chronik.storage", set("memory"))]).contains("Unknown broker config name"));
+    assert_eq!(cluster.image, before);
+
+    cluster.alter(2, "t", &[("chronik.storage", set("plain")), ("retention.ms", set("5"))]).expect("it is what it was");
+    let replaced = ResourceAlteration {
+        resource: AlterResource { kind: 2, name: "t".into() },
+        configs: vec![("retention.ms".to_owned(), Some("7".to_owned()))],
+    };
+    let (reply, _) = cluster.carry_out(replace_configs(&cluster.image, &[replaced]));
+    assert_eq!(reply[0].1, Ok(()), "who replaces all else does not mean that the records move");
+    let config = &cluster.image.topic("t").expect("there").config;
+    assert_eq!((config.storage.as_str(), config.retention_ms), ("plain", Some(7)));
+}
+
+#[test]
+fn a_default_for_all_is_refused_where_a_topic_that_follows_it_could_not() {
+    let mut cluster = with_engines();
+    cluster.alter(4, "", &[("chronik.durability", set("replicated"))]).expect("altered");
+    cluster.create(configured("follows", &[("chronik.storage", "memory")])).expect("created");
+    let why = cluster.alter(4, "", &[("chronik.durability", AlterOp::Delete)]).expect_err("refused").to_string();
+    assert!(why.starts_with("for topic follows: chronik.durability=fsync cannot be kept"), "{why}");
+    cluster.alter(2, "follows", &[("chronik.durability", set("replicated"))]).expect("altered");
+    cluster.alter(4, "", &[("chronik.durability", AlterOp::Delete)]).expect("now it says so itself");
 }
 
 #[test]

@@ -92,7 +92,7 @@ extern "C" {
 #define CK_OK 0
 #define CK_PENDING 1
 #define CK_FULL (-1)            /* no room on the device; the log is intact */
-#define CK_BUSY (-2)            /* append only, while others are pending: nothing is kept; one ready() follows */
+#define CK_BUSY (-2)            /* append only, while appends of this engine are pending: nothing is kept; one ready() follows */
 #define CK_OUT_OF_ORDER (-3)    /* append only; offset: where the log ends */
 #define CK_FENCED (-4)          /* append only; value: the log's last epoch */
 #define CK_FAILED (-5)          /* a write or sync failed, now or earlier; sticky until the log is opened again; text */
@@ -240,7 +240,8 @@ typedef struct ck_host {
     uint64_t capabilities; /* the bits this host knows */
     /* Ends a call that returned CK_PENDING. */
     void (*complete)(uint64_t context, const ck_result *result);
-    /* After an append was answered CK_BUSY: once per such answer, when it is worth trying again. */
+    /* After an append was answered CK_BUSY: once per such answer, when it is worth trying again. It may come from another
+     * thread before that answer has returned. */
     void (*ready)(uint64_t log_context);
     /* A line in the broker's log. */
     void (*log)(uint32_t level, const uint8_t *text, uint64_t len);

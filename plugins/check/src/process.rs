@@ -5,6 +5,7 @@ use crate::subject::whole;
 use chronik_conformance::wal::{Log, everything, run_of};
 use chronik_core::ids::Offset;
 use chronik_core::pending::Pending;
+use chronik_core::time::Timestamp;
 use chronik_core::wal::WalEngine;
 use chronik_plugin_host::PluginEngine;
 use futures::executor::block_on;
@@ -17,6 +18,10 @@ use tempfile::TempDir;
 
 /// Threads and files that are on their way to be gone get so much time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+/// The contract says about a millisecond; machines differ.
+const RETURNS_WITHIN: Duration = Duration::from_millis(5);
+/// Calls of each kind.
+const RETURNS_OF: usize = 20;
 /// How many logs are opened and closed when leaks are looked for.
 const ROUNDS: u8 = 40;
 /// Files and threads that may come once and stay, for all logs together: pools grow a little.
@@ -152,6 +157,7 @@ pub(crate) fn process_is_left_alone(judge: &Judge) {
         [
             ("the working directory", directory),
             ("the umask", of("Umask")),
+            ("the locale", chronik_plugin_host::locale()),
             ("signals that are ignored", of("SigIgn")),
             ("signals that are caught", of("SigCgt")),
             ("child processes", children.trim().to_owned()),
@@ -221,6 +227,51 @@ pub(crate) fn engines_apart(judge: &Judge) {
         log.fill(5).await;
     });
     closed(&other);
+}
+
+/// Looks at how long calls stay inside, also those that are to wait for the disk. The fastest of many counts: a machine with
+/// other work makes any of them slow, but not all.
+pub(crate) fn returns_soon(judge: &Judge) {
+    let place = place();
+    let engine = started(judge, &place.path().join("data"));
+    let log = block_on(Log::open(&engine, 1));
+    let mut fastest = BTreeMap::new();
+    for _ in 0..RETURNS_OF {
+        let mut inside = |name: &'static str, began: Instant| {
+            let took = began.elapsed();
+            fastest.entry(name).and_modify(|least: &mut Duration| *least = took.min(*least)).or_insert(took);
+        };
+        let state = log.state();
+        let run = run_of(state.end.0, 1, 0, 0, 16 << 10);
+        let began = Instant::now();
+        let append = log.order(run);
+        inside("append", began);
+        log.wal.write_queued();
+        let appended = append.map(|append| block_on(append).is_ok());
+        assert!(appended.is_ok_and(|done| done), "an append is not written");
+        let range = everything(state.start);
+        macro_rules! inside {
+            ($($name:literal: $call:expr;)*) => {$(
+                let began = Instant::now();
+                let pending = Pending::start($call);
+                inside($name, began);
+                if let Err(error) = block_on(pending) {
+                    panic!("{} does not work: {}", $name, whole(&error));
+                }
+            )*};
+        }
+        inside! {
+            "sync": |done| log.wal.sync(state.end + 1, done);
+            "read": |done| log.wal.read(range, done);
+            "truncate_prefix": |done| log.wal.truncate_prefix(state.end, done);
+            "offset_for_timestamp": |done| log.wal.offset_for_timestamp(Timestamp(0), done);
+            "meta_put": |done| log.wal.meta_put(vec![("key".into(), Some("value".into()))], done);
+            "meta_get": |done| log.wal.meta_get("key", done);
+        }
+    }
+    let slow: Vec<_> = fastest.iter().filter(|(_, least)| **least > RETURNS_WITHIN).collect();
+    assert!(slow.is_empty(), "of {RETURNS_OF} calls each, the fastest took so long to return: {slow:?}");
+    closed(&engine);
 }
 
 pub(crate) fn cancelled(judge: &Judge) {

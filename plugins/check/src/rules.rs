@@ -54,12 +54,15 @@ const OWN: &[Rule] = own_rules! {
     p03_buffers_stay, Nothing: "what a read has handed out stays as it is until it is released, also after log and engine are \
         closed", process::buffers_stay;
     p04_signals, Nothing: "threads of the plug-in block all signals", process::signals;
-    p05_process, Nothing: "working directory, umask and signal handlers of the process are left alone, and nothing is forked",
+    p05_process, Nothing: "working directory, umask, locale and signal handlers of the process are left alone, and nothing is \
+        forked",
         process::process_is_left_alone;
     p06_leaks, Nothing: "a log that is closed and released keeps no file open, no thread and no handed-out memory",
         process::leaks;
     p07_engines_apart, Nothing: "engines over different directories know nothing of each other", process::engines_apart;
     p08_cancelled, Nothing: "calls that nobody waits for any more end like others, and do no harm", process::cancelled;
+    p09_returns_soon, Nothing: "calls with a log return soon, also those that wait for the disk: it is waited for on threads of \
+        the plug-in", process::returns_soon;
     k01_killed_appending, Process: "what an append has completed is there after SIGKILL, and what was on its way is there up to \
         some run, whole", killed::appending;
     k02_killed_changing, Process: "a truncation or reset that SIGKILL interrupts has happened whole or not at all",
@@ -82,7 +85,7 @@ pub fn rules() -> Vec<Rule> {
         "c12_segments" | "c13_retention" => Needs::Segments,
         _ => Needs::Nothing,
     };
-    let (first, rest) = OWN.split_at(8);
+    let (first, rest) = OWN.split_at(9);
     let suite = wal::rules().map(|rule| Rule {
         name: rule.name,
         says: rule.says,

@@ -19,6 +19,7 @@ mod engine;
 mod judge;
 mod lifecycle;
 mod load;
+mod locale;
 mod log;
 mod newer;
 mod plugin;
@@ -27,4 +28,5 @@ mod slots;
 
 pub use engine::{PluginEngine, PluginOptions, StartError, Verify};
 pub use load::NotLoaded;
+pub use locale::locale;
 pub use plugin::{NotUsable, PluginInfo};

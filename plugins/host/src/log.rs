@@ -63,8 +63,11 @@ pub(crate) struct Log {
     end_known: AtomicI64,
     in_flight: AtomicU64,
     in_flight_bytes: AtomicU64,
-    /// `BUSY` answers that no `ready` has followed yet.
-    ready_owed: AtomicU64,
+    /// `BUSY` answers that no `ready` has followed yet. Below zero while one has come before the answer that it follows has
+    /// been seen: the plug-in may say `ready` on another thread before its `BUSY` has returned.
+    ready_owed: AtomicI64,
+    /// An append is inside the plug-in: the host makes one at a time.
+    appending: AtomicBool,
     last_state: Mutex<LogState>,
 }
 
@@ -106,7 +109,8 @@ impl Log {
             end_known: AtomicI64::new(UNKNOWN),
             in_flight: AtomicU64::new(0),
             in_flight_bytes: AtomicU64::new(0),
-            ready_owed: AtomicU64::new(0),
+            ready_owed: AtomicI64::new(0),
+            appending: AtomicBool::new(false),
             last_state: Mutex::default(),
         });
         slots::name_log(opened.context, &log);
@@ -185,10 +189,19 @@ impl Log {
     }
 
     pub fn ready(&self) {
-        let owed = self.ready_owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1));
-        if owed.is_err() {
+        let owed = self.ready_owed.fetch_sub(1, Ordering::AcqRel) - 1;
+        let early = owed == -1 && self.appending.load(Ordering::Acquire);
+        // The answer may have come between the two looks; it is counted before the append ends.
+        if owed < 0 && !early && self.ready_owed.load(Ordering::Acquire) < 0 {
             self.fail_for("said `ready` without having said BUSY");
         }
+    }
+
+    /// Counts a `BUSY`, and ends an append. Whether no `ready` has come that it does not account for.
+    pub fn append_returned(&self, busy: bool) -> bool {
+        let owed = self.ready_owed.fetch_add(i64::from(busy), Ordering::AcqRel) + i64::from(busy);
+        self.appending.store(false, Ordering::Release);
+        owed >= 0
     }
 
     fn functions(&self) -> &Functions {

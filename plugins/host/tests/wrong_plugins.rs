@@ -114,7 +114,6 @@ fn a_table_that_cannot_work_is_refused_before_its_first_function_is_called() {
         ("table.abi_major = 0", "version 0 of the interface, this broker 1: build it again"),
         ("table.abi_major = 2", "it needs a newer broker"),
         ("table.struct_size = 200", "200 bytes, but version 1.0 has at least 240"),
-        ("table.read = NULL", "no function `read`"),
         ("table.capabilities = CK_CAP_SEGMENTS", "no function `segments`"),
         ("table.capabilities = table.required = UINT64_C(1)<<40", "does not have (bits 0x10000000000)"),
         ("table.required = CK_CAP_SEGMENTS", "does not have itself"),
@@ -125,6 +124,31 @@ fn a_table_that_cannot_work_is_refused_before_its_first_function_is_called() {
         let text = refused(patient(library.clone(), place.path()));
         assert!(text.contains(sentence), "{wrong}: {text}");
         fs::remove_file(library).expect("removed");
+    }
+    for function in [
+        "engine_start",
+        "engine_close",
+        "engine_list",
+        "engine_usage",
+        "log_open",
+        "log_delete",
+        "log_state",
+        "append",
+        "sync",
+        "read",
+        "truncate_suffix",
+        "truncate_prefix",
+        "reset",
+        "offset_for_timestamp",
+        "meta_put",
+        "meta_get",
+        "log_close",
+        "log_release",
+    ] {
+        let library = place.path().join(format!("{function}.so"));
+        compile("table.c", &[&format!("-DWRONG=table.{function} = NULL")], &library);
+        let text = refused(patient(library, place.path()));
+        assert!(text.contains(&format!("no function `{function}`")), "{function}: {text}");
     }
     let library = place.path().join("symbol.so");
     compile("table.c", &["-DNO_SYMBOL", "-w"], &library);
@@ -157,9 +181,18 @@ fn options(fault: &str, place: &Path) -> PluginOptions {
 }
 
 fn start(fault: &str) -> Result<Wrong, StartError> {
+    start_with(fault, |options| options)
+}
+
+/// For calls that nobody is to give up, however busy the machine is.
+fn start_patiently(fault: &str) -> Result<Wrong, StartError> {
+    start_with(fault, |options| PluginOptions { call_timeout: Duration::from_secs(60), ..options })
+}
+
+fn start_with(fault: &str, with: impl FnOnce(PluginOptions) -> PluginOptions) -> Result<Wrong, StartError> {
     let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let place = place();
-    let engine = PluginEngine::start(options(fault, place.path()))?;
+    let engine = PluginEngine::start(with(options(fault, place.path())))?;
     Ok(Wrong { _turn: turn, _place: place, engine })
 }
 
@@ -304,6 +337,133 @@ fn busy_keeps_nothing_and_ready_ends_it() {
     assert!(sync(&*wal).is_ok(), "this completes the first, and says ready");
     assert!(block_on(first).is_ok());
     assert!(append(&*wal, 1).is_ok_and(|pending| block_on(pending).is_ok()));
+}
+
+#[test]
+fn a_ready_may_come_before_its_busy_has_returned_but_not_twice() {
+    let wrong = start("is ready early").expect("it starts");
+    let wal = wrong.open();
+    let first = append(&*wal, 0).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(append(&*wal, 1).err(), Some(Refused::Busy));
+    assert!(sync(&*wal).is_ok(), "this completes the first");
+    assert!(block_on(first).is_ok());
+    assert!(append(&*wal, 1).is_ok_and(|pending| block_on(pending).is_ok()));
+    drop((wal, wrong));
+
+    let wrong = start("is ready twice").expect("it starts");
+    let wal = wrong.open();
+    let first = append(&*wal, 0).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(append(&*wal, 1).err(), Some(Refused::Busy));
+    assert!(sync(&*wal).is_err(), "it is out of service while this is answered");
+    assert!(block_on(first).is_ok(), "it was completed before");
+    is_out(&*wal, "said `ready` without having said BUSY");
+}
+
+#[test]
+fn no_more_is_in_flight_than_the_plugin_has_said_on_opening() {
+    for (fault, fit) in [("appends never", 8), ("takes few bytes", 2)] {
+        let wrong = start_patiently(fault).expect("it starts");
+        let wal = wrong.open();
+        let begun: Vec<_> = (0..fit).map(|base| append(&*wal, base)).collect();
+        assert!(begun.iter().all(Result::is_ok), "{fault}: {fit} of them are taken");
+        assert_eq!(append(&*wal, fit).err(), Some(Refused::Busy), "{fault}: the plug-in is not even asked");
+        drop(begun);
+        assert!(block_on(wrong.engine.close()).is_ok(), "{fault}: the engine still closes");
+    }
+}
+
+/// What was logged by this process so far.
+static LOGGED: LazyLock<Arc<std::sync::Mutex<Vec<u8>>>> = LazyLock::new(|| {
+    let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let into = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(into.clone()));
+    assert!(subscriber.try_init().is_ok(), "nobody else listens");
+    lines
+});
+
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn logged() -> String {
+    let lines = std::mem::take(&mut *LOGGED.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    String::from_utf8_lossy(&lines).into_owned()
+}
+
+#[test]
+fn completions_after_a_log_is_closed_touch_nothing_and_are_told() {
+    LazyLock::force(&LOGGED);
+    for (fault, completes, sentences) in [
+        ("syncs late", false, &["completes a call after its time"][..]),
+        // Whether the log is known by then depends on who has taken the call's place.
+        ("completes again when closed", true, &["completed a call twice", "completes a call that is not pending"]),
+    ] {
+        let wrong = start(fault).expect("it starts");
+        logged();
+        let wal = wrong.open();
+        assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+        assert_eq!(sync(&*wal).is_ok(), completes, "{fault}");
+        assert!(block_on(Pending::start(|done| wal.close(done))).is_ok(), "{fault}: the log closes");
+        assert!(block_on(wrong.engine.close()).is_ok(), "{fault}: this is when the callback comes");
+        let said = logged();
+        assert!(sentences.iter().any(|sentence| said.contains(sentence)), "{fault}: nobody hears of it: {said}");
+    }
+}
+
+#[test]
+fn a_call_that_closing_has_left_behind_ends_for_whoever_waits() {
+    let wrong = start("closes over a call").expect("it starts");
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    let sync = Pending::start(|done| wal.sync(Offset(1), done));
+    assert!(block_on(Pending::start(|done| wal.close(done))).is_ok(), "it says that it is closed");
+    assert!(matches!(block_on(sync), Err(WalError::Failed(_))), "by its deadline");
+    assert!(block_on(wrong.engine.close()).is_ok());
+}
+
+#[test]
+fn the_host_never_comes_back_in_from_a_callback() {
+    let wrong = start_patiently("reads later").expect("it starts");
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    let range = ReadRange { from: Offset(0), upto: Offset(i64::MAX), max_bytes: 1 << 20, min_one: true };
+    // Nobody waits for it: the callback is where its buffer is let go, and must not be where it is released.
+    drop(Pending::start(|done| wal.read(range, done)));
+    drop(Pending::start(|done| wal.sync(Offset(1), done)));
+    assert!(block_on(Pending::start(|done| wal.close(done))).is_ok());
+    drop(wal);
+    let closed = block_on(wrong.engine.close());
+    assert!(closed.is_ok(), "{}", closed.err().map(|error| whole(&error)).unwrap_or_default());
+    for _ in 0..1_000 {
+        if wrong.engine.retained_bytes() == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(wrong.engine.retained_bytes(), 0, "it is released all the same");
+}
+
+#[test]
+fn runs_of_any_alignment_and_in_any_number_of_pieces_come_back_as_they_were() {
+    let wrong = start("none").expect("it starts");
+    let wal = wrong.open();
+    let bytes = Bytes::from((0..=255u8).cycle().take(4096).collect::<Vec<_>>());
+    let pieces = [(1, 8), (8, 8), (8, 31), (31, 4096)];
+    let run = Run { bytes: pieces.iter().map(|(from, to)| bytes.slice(from..to)).collect(), ..run(0) };
+    let appended = block_on(Pending::start(|done| match wal.append(run.clone(), done) {
+        Ok(started) => started,
+        Err(rejected) => panic!("{}", rejected.why),
+    }));
+    assert!(appended.is_ok());
+    assert_eq!(read(&*wal).map(|chunk| chunk.bytes.to_bytes()).unwrap_or_default(), bytes.slice(1..));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The functions of the table: each turns its arguments into those of the Rust traits, and catches panics.
 
+use crate::busy::Appends;
 use crate::fill::{self, Fill};
 use crate::signals::blocked;
 use crate::table::host;
@@ -14,12 +15,12 @@ use chronik_core::payload::Payload;
 use chronik_core::pending::{Done, Inbox, Started};
 use chronik_core::time::Timestamp;
 use chronik_core::wal::{
-    Appended, Capabilities, OpenMode, OpenOptions, ReadRange, Run, Survives, Wal, WalEngine, WalError,
+    Appended, Capabilities, OpenMode, OpenOptions, ReadRange, Refused, Run, Survives, Wal, WalEngine, WalError,
 };
 use std::any::Any;
 use std::ffi::c_void;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::pin::pin;
 use std::slice;
@@ -28,12 +29,18 @@ use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 
 /// What the host knows as an engine.
-struct Engine(Box<dyn WalEngine>);
+struct Engine {
+    engine: Box<dyn WalEngine>,
+    appends: Arc<Appends>,
+}
 
 /// What the host knows as a log.
 struct Log {
     wal: Arc<dyn Wal>,
     inbox: Arc<Answers>,
+    appended: Arc<AppendAnswers>,
+    /// For `ready`.
+    context: u64,
 }
 
 /// Completions go to the host by their number.
@@ -50,6 +57,16 @@ where
             // SAFETY: the host's function, for a context that it gave and that is completed here only.
             unsafe { (host.complete)(context, &raw const result) };
         }
+    }
+}
+
+/// As [`Answers`]; and whoever was refused for what is in flight may try again.
+struct AppendAnswers(Arc<Appends>);
+
+impl Inbox<Result<Appended, WalError>> for AppendAnswers {
+    fn deliver(&self, context: u64, outcome: Result<Appended, WalError>) {
+        Answers.deliver(context, outcome);
+        self.0.end();
     }
 }
 
@@ -110,7 +127,7 @@ unsafe fn bytes<'a>(of: &ck_slice) -> &'a [u8] {
 /// `engine` is one that [`engine_start`] gave, and is not closed.
 unsafe fn engine<'a>(engine: *mut c_void) -> &'a dyn WalEngine {
     // SAFETY: by the caller.
-    unsafe { &*(*engine.cast::<Engine>()).0 }
+    unsafe { &*(*engine.cast::<Engine>()).engine }
 }
 
 /// # Safety
@@ -153,7 +170,8 @@ pub(crate) unsafe extern "C" fn engine_start<A: Author>(
             Survives::Process => abi::SURVIVES_PROCESS,
             Survives::PowerLoss => abi::SURVIVES_POWER_LOSS,
         };
-        let engine = Box::into_raw(Box::new(Engine(Box::new(engine)))).cast();
+        let engine = Engine { engine: Box::new(engine), appends: Arc::default() };
+        let engine = Box::into_raw(Box::new(engine)).cast();
         let started = ck_engine_info {
             struct_size: size_of::<ck_engine_info>() as u32,
             survives,
@@ -170,7 +188,7 @@ pub(crate) unsafe extern "C" fn engine_close(handle: *mut c_void, result: *mut c
     guard(result, |result| {
         // SAFETY: made by `engine_start`; the host names it here for the last time.
         let engine = unsafe { Box::from_raw(handle.cast::<Engine>()) };
-        match blocked(|| wait(engine.0.close())) {
+        match blocked(|| wait(engine.engine.close())) {
             Ok(()) => abi::OK,
             Err(error) => error.fill(result),
         }
@@ -217,7 +235,7 @@ pub(crate) unsafe extern "C" fn log_open(
 ) -> i32 {
     guard(result, |result| {
         // SAFETY: the host's engine, not closed, and its arguments.
-        let (engine, args) = unsafe { (engine(handle), &*args) };
+        let (Engine { engine, appends }, args) = unsafe { (&*handle.cast::<Engine>(), &*args) };
         let mode = match args.mode {
             abi::OPEN_EXISTING => OpenMode::Existing,
             abi::OPEN_CREATE_NEW => OpenMode::CreateNew,
@@ -229,7 +247,9 @@ pub(crate) unsafe extern "C" fn log_open(
             Ok(wal) => wal,
             Err(error) => return error.fill(result),
         };
-        let log = Box::into_raw(Box::new(Log { wal, inbox: Arc::new(Answers) })).cast();
+        let appended = Arc::new(AppendAnswers(appends.clone()));
+        let log = Log { wal, inbox: Arc::new(Answers), appended, context: args.log_context };
+        let log = Box::into_raw(Box::new(log)).cast();
         let opened = ck_log_info {
             struct_size: size_of::<ck_log_info>() as u32,
             appends_in_flight_max: 0,
@@ -329,11 +349,27 @@ pub(crate) unsafe extern "C" fn append(
             // SAFETY: as above.
             bytes: unsafe { run_bytes(args, context) },
         };
-        let done: Done<Result<Appended, WalError>> = Done::new(log.inbox.clone(), context);
-        match log.wal.append(run, done) {
-            Ok(Started::Now(outcome)) => outcome.fill(result),
+        let done: Done<Result<Appended, WalError>> = Done::new(log.appended.clone(), context);
+        let appends = &log.appended.0;
+        appends.begin();
+        // A panic takes the log out of service; it must not hold up the others.
+        let started = catch_unwind(AssertUnwindSafe(|| log.wal.append(run, done))).unwrap_or_else(|panic| {
+            appends.end();
+            resume_unwind(panic)
+        });
+        match started {
+            Ok(Started::Now(outcome)) => {
+                appends.end();
+                outcome.fill(result)
+            }
             Ok(Started::Later) => abi::PENDING,
-            Err(rejected) => rejected.why.fill(result),
+            Err(rejected) => {
+                match rejected.why {
+                    Refused::Busy => appends.refuse(log.context),
+                    _ => appends.end(),
+                }
+                rejected.why.fill(result)
+            }
         }
     })
 }

@@ -13,10 +13,13 @@
 //! catches panics here, inside the plug-in (the crate must not be built with `panic = "abort"`). Threads that an engine
 //! starts while it starts or opens a log inherit a mask that blocks all signals; others it starts with [`spawn`].
 
+mod busy;
 mod calls;
 mod fill;
 mod signals;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use bytes;
 pub use chronik_core::{ids, payload, pending, time, wal};

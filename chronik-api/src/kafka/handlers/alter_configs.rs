@@ -28,8 +28,7 @@ impl Handler for AlterConfigsRequest {
                     .collect(),
             };
             let asked = self.resources.into_iter().map(alteration).collect();
-            let outcomes =
-                carry_out(&call, asked, self.validate_only, Option::as_deref, controller::replace_configs).await;
+            let outcomes = carry_out(&call, asked, self.validate_only, controller::replace_configs).await;
             let response = |(resource, (error_code, error_message)): Outcome| AlterConfigsResourceResponse {
                 error_code,
                 error_message,
@@ -44,21 +43,15 @@ impl Handler for AlterConfigsRequest {
 /// What became of a resource: code and words.
 pub type Outcome = (AlterResource, (i16, Option<Str>));
 
-/// Decides and, unless it is only to be checked, commits. For both ways of altering; `sets` tells the value that is set.
+/// Decides and, unless it is only to be checked, commits. For both ways of altering.
 pub async fn carry_out<T: Send + 'static>(
     call: &Call,
     asked: Vec<ResourceAlteration<T>>,
     validate_only: bool,
-    sets: fn(&T) -> Option<&str>,
     decide: fn(&Image, &[ResourceAlteration<T>]) -> Decision<AlterConfigsReply>,
 ) -> Vec<Outcome> {
     let (allowed, forbidden): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|alteration| may_alter(call, &call.context, &alteration.resource));
-    let promises = |alteration: &ResourceAlteration<T>| {
-        let mut configs = alteration.configs.iter().filter_map(|(name, to)| Some((name, sets(to)?)));
-        configs.try_for_each(|(name, value)| call.broker.stored.allows(name, value))
-    };
-    let (allowed, beyond): (Vec<_>, Vec<_>) = allowed.into_iter().partition(|alteration| promises(alteration).is_ok());
     let resources: Vec<AlterResource> = allowed.iter().map(|alteration| alteration.resource.clone()).collect();
     let decided = call.broker.metadata.propose_sure::<_, Infallible>(move |image| {
         let decision = decide(image, &allowed);
@@ -68,14 +61,6 @@ pub async fn carry_out<T: Send + 'static>(
         Ok(reply) => reply.into_iter().map(|(resource, outcome)| (resource, pair(&outcome))).collect(),
         Err(why) => resources.into_iter().map(|resource| (resource, why.pair())).collect(),
     };
-    let refused: Vec<Outcome> = beyond
-        .into_iter()
-        .map(|alteration| {
-            let outcome = pair(&promises(&alteration));
-            (alteration.resource, outcome)
-        })
-        .collect();
-    outcomes.extend(refused);
     outcomes.extend(forbidden.into_iter().map(|alteration| {
         let code = match alteration.resource.kind {
             TOPIC => ErrorCode::TOPIC_AUTHORIZATION_FAILED,

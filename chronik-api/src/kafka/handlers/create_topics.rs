@@ -28,11 +28,6 @@ async fn create(request: CreateTopicsRequest, call: &Call) -> Vec<CreatableTopic
     let may = |resource: Resource<'_>| call.broker.authorizer.allows(&call.context, Operation::Create, resource);
     let (allowed, forbidden): (Vec<_>, Vec<_>) =
         request.topics.into_iter().partition(|topic| may(Resource::Cluster) || may(Resource::Topic(&topic.name)));
-    let promises = |topic: &CreatableTopic| {
-        let mut configs = topic.configs.iter().filter_map(|config| Some((&config.name, config.value.as_ref()?)));
-        configs.try_for_each(|(name, value)| call.broker.stored.allows(name, value))
-    };
-    let (allowed, beyond): (Vec<_>, Vec<_>) = allowed.into_iter().partition(|topic| promises(topic).is_ok());
     let wanted: Vec<NewTopic> = allowed.iter().map(new_topic).collect();
     let validate_only = request.validate_only;
     let decided = call.broker.metadata.propose_sure::<_, Infallible>(move |image| {
@@ -50,8 +45,6 @@ async fn create(request: CreateTopicsRequest, call: &Call) -> Vec<CreatableTopic
         }
         Err(why) => allowed.iter().map(|topic| failure(topic.name.to_string(), &why)).collect(),
     };
-    let refused = beyond.iter().filter_map(|topic| Some(failure(topic.name.to_string(), &promises(topic).err()?)));
-    results.extend(refused);
     results.extend(forbidden.into_iter().map(|topic| CreatableTopicResult {
         name: topic.name,
         error_code: ErrorCode::TOPIC_AUTHORIZATION_FAILED.0,

@@ -5,6 +5,7 @@
 
 pub use chronik_proto_kafka::api::describe_configs::DescribeConfigsRequest;
 
+use crate::assemble::stored::Stored;
 use crate::kafka::context::{Operation, Resource};
 use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::resolve;
@@ -17,6 +18,8 @@ use chronik_proto_kafka::{ErrorCode, Str};
 
 /// Shown for topics, too.
 const STORAGE_SURVIVES: &str = "chronik.storage.survives";
+/// What records outlive in an engine that this broker does not have.
+const UNKNOWN: &str = "unknown";
 
 /// Kafka's numbers for kinds of resources.
 const TOPIC: i8 = 2;
@@ -72,8 +75,15 @@ fn entries(
         // What a topic's records outlive nobody sets for the topic, but who looks at its durability must see it.
         let broker = describe_config::broker_entries(image, call.broker.node, &own_settings(call, image));
         // As a default: tools that set again whatever is none leave it alone.
+        let engine = image.topic(name).map_or("", |topic| &topic.config.storage);
+        let survives = call.broker.partitions.engines().stored(engine).map_or(UNKNOWN, Stored::survives);
         let shown = broker.into_iter().filter(|entry| entry.name == STORAGE_SURVIVES);
-        entries.extend(shown.map(|entry| ConfigEntry { source: ConfigSource::Default, ..entry }));
+        entries.extend(shown.map(|entry| ConfigEntry {
+            value: survives.to_owned(),
+            source: ConfigSource::Default,
+            synonyms: Vec::new(),
+            ..entry
+        }));
         entries.sort_by_key(|entry| entry.name);
         return Ok(entries);
     }
@@ -113,7 +123,7 @@ fn own_settings(call: &Call, image: &Image) -> chronik_core::metadata::broker_co
     let advertised = registered.iter().map(|to| format!("{}://{}:{}", to.name, to.host, to.port));
     settings::broker_settings(
         config,
-        &call.broker.stored,
+        call.broker.partitions.engines(),
         &listens.collect::<Vec<_>>(),
         &advertised.collect::<Vec<_>>(),
     )

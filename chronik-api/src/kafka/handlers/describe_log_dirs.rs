@@ -36,7 +36,7 @@ impl Handler for DescribeLogDirsRequest {
                 });
             }
         }
-        let usage = call.broker.partitions.engine().usage();
+        let usage = call.broker.partitions.engines().usage();
         let bytes = |bytes: Option<u64>| bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         let topic = |(name, partitions): (String, _)| DescribeLogDirsTopic { name: name.into(), partitions };
         let result = DescribeLogDirsResult {

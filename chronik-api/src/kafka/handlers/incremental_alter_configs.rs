@@ -17,7 +17,7 @@ impl Handler for IncrementalAlterConfigsRequest {
                 configs: resource.configs.iter().map(|config| (config.name.to_string(), operation(config))).collect(),
             };
             let asked = self.resources.into_iter().map(alteration).collect();
-            let outcomes = carry_out(&call, asked, self.validate_only, set_by, controller::alter_configs).await;
+            let outcomes = carry_out(&call, asked, self.validate_only, controller::alter_configs).await;
             let response = |(resource, (error_code, error_message)): Outcome| AlterConfigsResourceResponse {
                 error_code,
                 error_message,
@@ -29,13 +29,6 @@ impl Handler for IncrementalAlterConfigsRequest {
                 responses: outcomes.into_iter().map(response).collect(),
             }
         })
-    }
-}
-
-fn set_by(operation: &AlterOp) -> Option<&str> {
-    match operation {
-        AlterOp::Set(value) => value.as_deref(),
-        _ => None,
     }
 }
 

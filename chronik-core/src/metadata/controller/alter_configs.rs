@@ -8,11 +8,12 @@ use super::Decision;
 use super::draft::Draft;
 use super::settle::Lead;
 use crate::ids::{LogId, NodeId};
+use crate::metadata::engines::STORAGE;
 use crate::metadata::image::{ConfigResource, Image, Partition};
 use crate::metadata::names::{self, BadTopicName};
 use crate::metadata::records::Record;
 use crate::metadata::snapshot::config_record;
-use crate::metadata::topic_config::{self, Durability, InvalidConfig, Kind, TopicConfig, Valid};
+use crate::metadata::topic_config::{self, Durability, InvalidConfig, Kind, TopicConfig, TopicConfigDef, Valid};
 use crate::metadata::{broker_config, dynamic_broker_config};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,7 +135,7 @@ pub fn replace_configs(image: &Image, asked: &[ResourceAlteration<Option<String>
     decide(image, asked, |resource, configs| {
         let resource = resolve(image, resource)?;
         refuse_nulls(configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name))?;
-        let mut after = BTreeMap::new();
+        let mut after = topic_config::fixed(image.overrides(&resource));
         for (name, text) in configs {
             let text = text.clone().unwrap_or_default();
             editable(image, &resource, name)?.check(name, &text)?;
@@ -289,15 +290,39 @@ fn difference(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,
 ) -> Result<Vec<Record>, AlterConfigError> {
+    let engines = &image.defaults().storage;
     match resource {
-        ConfigResource::Topic(_) => topic_config::check_together(|def| {
-            after.get(def.name).cloned().unwrap_or_else(|| image.topic_default(def))
-        })?,
-        ConfigResource::AllBrokers => topic_config::check_together(|def| {
-            let set = def.synonym().and_then(|name| after.get(name)).cloned();
-            let in_file = || image.defaults().topic(def.name).map(str::to_owned);
-            set.or_else(in_file).unwrap_or_else(|| topic_config::table_default(def))
-        })?,
+        ConfigResource::Topic(_) => {
+            let text_of =
+                |def: &TopicConfigDef| after.get(def.name).cloned().unwrap_or_else(|| image.topic_default(def));
+            topic_config::check_fixed(before, after)?;
+            topic_config::check_together(text_of)?;
+            engines.check_promises(text_of)?;
+        }
+        ConfigResource::AllBrokers => {
+            let default_by = |all: &BTreeMap<String, String>, def: &TopicConfigDef| {
+                let set = def.synonym().and_then(|name| all.get(name)).cloned();
+                let in_file = || image.defaults().topic(def.name).map(str::to_owned);
+                set.or_else(in_file).unwrap_or_else(|| topic_config::table_default(def))
+            };
+            let default = |def: &TopicConfigDef| default_by(after, def);
+            topic_config::check_together(default)?;
+            engines.check_promises(|def| match def.name {
+                STORAGE => engines.default_name().to_owned(),
+                _ => default(def),
+            })?;
+            // Topics that say nothing themselves follow. Where a promise is beyond an engine already (another engine may have
+            // taken the name) no change here is to blame.
+            for topic in image.topics() {
+                let own = image.overrides(&ConfigResource::Topic(topic.name.to_string()));
+                let kept = |all: &BTreeMap<String, String>| {
+                    engines.check_promises(|def| own.get(def.name).cloned().unwrap_or_else(|| default_by(all, def)))
+                };
+                if let (Err(why), Ok(())) = (kept(after), kept(before)) {
+                    return Err(InvalidConfig::Conflict(format!("for topic {}: {why}", topic.name)).into());
+                }
+            }
+        }
         ConfigResource::Broker(_) => {}
     }
     let removed = before.keys().filter(|name| !after.contains_key(*name));

@@ -3,10 +3,11 @@
 use super::placement::{self, BadAssignment, BadReplication};
 use super::{Decision, no_room};
 use crate::ids::{NodeId, TopicId};
+use crate::metadata::engines::{BUILT_IN, STORAGE};
 use crate::metadata::image::{ConfigResource, Image};
 use crate::metadata::names::{self, BadTopicName};
 use crate::metadata::snapshot::{config_record, partition_record, topic_record};
-use crate::metadata::topic_config::{self, InvalidConfig};
+use crate::metadata::topic_config::{self, InvalidConfig, TopicConfigDef};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A topic that somebody wants.
@@ -103,7 +104,7 @@ pub fn create_topics(
                 .expect("the iterator never ends");
             let placed = placement_of(image, topic, id, partitions_left)?;
             let states = placement::all_fresh(image, 0, placed)?;
-            let configs = check_configs(image, &topic.configs)?;
+            let configs = check_configs(image, topic)?;
             partitions_left -= states.len();
             made.insert(id);
             // Only a topic with a '.' or '_' can collide with another one.
@@ -195,12 +196,28 @@ fn assigned(image: &Image, topic: &NewTopic, partitions_left: usize) -> Result<V
 }
 
 /// A configuration given twice counts as it was given last, as Kafka's map of them does.
-fn check_configs(image: &Image, given: &[(String, Option<String>)]) -> Result<BTreeMap<String, String>, InvalidConfig> {
+///
+/// The engine is written down wherever it is another than the built-in one, since another default may hold later.
+fn check_configs(image: &Image, topic: &NewTopic) -> Result<BTreeMap<String, String>, InvalidConfig> {
     let mut configs = BTreeMap::new();
-    for (name, value) in given {
+    for (name, value) in &topic.configs {
         let value = value.as_ref().ok_or_else(|| InvalidConfig::NullValue(name.clone()))?;
         configs.insert(name.clone(), value.clone());
     }
+    let text_of = |configs: &BTreeMap<String, String>, def: &TopicConfigDef| {
+        configs.get(def.name).cloned().unwrap_or_else(|| image.topic_default(def))
+    };
+    let engines = &image.defaults().storage;
+    if !configs.contains_key(STORAGE) {
+        let compacts = topic_config::definition("cleanup.policy")
+            .is_some_and(|def| topic_config::split_list(&text_of(&configs, def)).iter().any(|item| item == "compact"));
+        let engine = engines.for_new_topic(names::is_internal(&topic.name) && compacts);
+        if engine != BUILT_IN {
+            configs.insert(STORAGE.to_owned(), engine.to_owned());
+        }
+    }
     topic_config::check(&configs, |def| image.topic_default(def))?;
+    engines.check_is_there(configs.get(STORAGE).map_or(BUILT_IN, |name| name.trim()))?;
+    engines.check_promises(|def| text_of(&configs, def))?;
     Ok(configs)
 }

@@ -1,5 +1,6 @@
 //! A topic's configuration as its partitions read it: typed, resolved, and made anew only when a fact changes it.
 
+use super::super::engines::STORAGE;
 use super::table::{TopicConfigDef, definition};
 use super::value::Value;
 use crate::batch::{Compression, TimestampType, Validation};
@@ -83,6 +84,8 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     pub segment_jitter_ms: i64,
     pub segment_ms: i64,
+    /// The engine that keeps the records, by name.
+    pub storage: String,
     pub unclean_leader_election_enable: bool,
     pub validation: Validation,
 }
@@ -133,6 +136,7 @@ impl TopicConfig {
             segment_bytes: set_segment_bytes.unwrap_or_else(|| unsigned("segment.bytes")),
             segment_jitter_ms: number("segment.jitter.ms"),
             segment_ms: number("segment.ms"),
+            storage: read(STORAGE).as_text().to_owned(),
             unclean_leader_election_enable: read("unclean.leader.election.enable").as_bool(),
             validation: match read("chronik.validation").as_text() {
                 "full" => Validation::Full,

@@ -12,7 +12,7 @@ mod value;
 
 pub use effective::{CleanupPolicy, CompressionPolicy, Durability, ThrottledReplicas, TopicConfig};
 pub use table::{Synonym, TOPIC_CONFIGS, TopicConfigDef, Unit, definition, definition_by_synonym};
-pub use value::{Kind, Valid, Value, split_list};
+pub use value::{Kind, Valid, Value, is_engine_name, split_list};
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,8 @@ pub enum InvalidConfig {
     /// Two values that cannot go together, or one that cannot be served.
     #[error("{0}")]
     Conflict(String),
+    #[error("{name} is said when a topic is created and cannot be altered: it is {value}")]
+    Fixed { name: &'static str, value: String },
     #[error("Null value not supported for topic configs: {0}")]
     NullValue(String),
 }
@@ -83,6 +85,25 @@ pub fn check_together(text_of: impl Fn(&TopicConfigDef) -> String) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Whether what is fixed stays what it was.
+pub fn check_fixed(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Result<(), InvalidConfig> {
+    for def in TOPIC_CONFIGS.iter().filter(|def| def.fixed) {
+        let of = |configs: &BTreeMap<String, String>| {
+            configs.get(def.name).map_or(def.default, |text| text.trim()).to_owned()
+        };
+        if of(before) != of(after) {
+            return Err(InvalidConfig::Fixed { name: def.name, value: of(before) });
+        }
+    }
+    Ok(())
+}
+
+/// What is fixed in `before`, for whoever names all that is to be and cannot mean it to go.
+pub fn fixed(before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_fixed = |name: &String| definition(name).is_some_and(|def| def.fixed);
+    before.iter().filter(|(name, _)| is_fixed(name)).map(|(name, text)| (name.clone(), text.clone())).collect()
 }
 
 /// The text that applies where nobody has set anything. Internal configurations are absent then, which is an empty text.

@@ -33,6 +33,8 @@ pub struct TopicConfigDef {
     pub documentation: &'static str,
     /// Accepted, but not listed unless it is set: for tests, as in Kafka.
     pub internal: bool,
+    /// Said when the topic is created, and never altered.
+    pub fixed: bool,
 }
 
 impl TopicConfigDef {
@@ -76,7 +78,7 @@ const fn def(
     synonyms: &'static [Synonym],
     documentation: &'static str,
 ) -> TopicConfigDef {
-    TopicConfigDef { name, kind, default, valid, synonyms, documentation, internal: false }
+    TopicConfigDef { name, kind, default, valid, synonyms, documentation, internal: false, fixed: false }
 }
 
 const LONG_MAX: &str = "9223372036854775807";
@@ -92,6 +94,19 @@ pub static TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "What a record must have reached before it counts as committed: 'fsync' the disks of all in-sync replicas, \
          'replicated' their operating systems, as in Kafka.",
     ),
+    TopicConfigDef {
+        fixed: true,
+        ..def(
+            "chronik.storage",
+            Kind::String,
+            "segment",
+            Valid::EngineName,
+            // What the configuration file says holds for new topics only: it is written down with each.
+            &[],
+            "Which storage engine keeps the topic's records: 'segment', 'memory', or a plug-in by the name it is configured \
+             under. Chosen when the topic is created, and never altered.",
+        )
+    },
     def(
         "chronik.validation",
         Kind::String,

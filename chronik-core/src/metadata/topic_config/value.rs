@@ -25,6 +25,8 @@ pub enum Valid {
     Subset(&'static [&'static str]),
     /// `*`, or a list of `partition:broker`.
     ThrottledReplicas,
+    /// Of a storage engine: letters, digits and hyphens.
+    EngineName,
 }
 
 /// A value, read.
@@ -58,6 +60,16 @@ impl Value {
     pub fn as_f64(&self) -> f64 {
         if let Value::Fraction(number) = self { *number } else { 0.0 }
     }
+}
+
+/// A name is a directory's, too, and part of messages.
+const ENGINE_NAME_BYTES_MAX: usize = 64;
+
+/// Whether a storage engine may be called so.
+pub fn is_engine_name(text: &str) -> bool {
+    text.len() <= ENGINE_NAME_BYTES_MAX
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 /// The items of a list; none in an empty text.
@@ -105,6 +117,15 @@ fn check(valid: Valid, value: &Value) -> Result<(), String> {
             Some(item) => Err(format!("'{item}' is not one of: {}", names.join(", "))),
             None => Ok(()),
         },
+        (Valid::EngineName, Value::Text(text)) => {
+            if is_engine_name(text) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "Not an engine's name: at most {ENGINE_NAME_BYTES_MAX} small letters, digits and hyphens, a letter first"
+                ))
+            }
+        }
         (Valid::ThrottledReplicas, Value::List(items)) => {
             let is_replica = |item: &String| {
                 item.split_once(':').is_some_and(|(partition, broker)| {

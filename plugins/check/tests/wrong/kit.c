@@ -3,6 +3,7 @@
 #include "plain.c"
 #undef chronik_plugin_v1
 
+#include <locale.h>
 #include <time.h>
 
 static char fault[48];
@@ -16,6 +17,8 @@ static void *waits(void *nothing) {
     (void)nothing;
     for (;;) pause();
 }
+
+static void handles(int signal) { (void)signal; }
 
 static int32_t wrong_start(const ck_start_args *args, ck_engine_info *info, ck_result *result) {
     snprintf(fault, sizeof fault, "%.*s", (int)args->options.len, (const char *)args->options.at);
@@ -34,6 +37,14 @@ static int32_t wrong_start(const ck_start_args *args, ck_engine_info *info, ck_r
         pthread_create(&thread, NULL, waits, NULL);
     }
     if (is("changes directory") && chdir("/tmp") != 0) return CK_IO;
+    if (is("changes the umask")) umask(0);
+    if (is("changes the locale")) setlocale(LC_ALL, "C.UTF-8");
+    if (is("handles signals")) signal(SIGUSR1, handles);
+    if (is("forks")) {
+        pid_t child = fork();
+        /* Long enough to be seen. */
+        if (child == 0) sleep(5), _exit(0);
+    }
     if (is("ends the process")) exit(0);
     int32_t status = right->engine_start(args, info, result);
     first_engine = info->engine;
@@ -67,6 +78,7 @@ static int32_t wrong_append(void *log, const ck_append_args *args, uint64_t cont
 
 static int32_t wrong_sync(void *log, int64_t upto, uint64_t context, ck_result *result) {
     if (is("syncs nothing")) return result->offset = 0, CK_OK;
+    if (is("waits in calls")) usleep(20000);
     return right->sync(log, upto, context, result);
 }
 

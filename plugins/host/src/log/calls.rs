@@ -112,7 +112,7 @@ impl PluginLog {
         in_flight == 0
             || in_flight < self.0.appends_max
                 && queued.saturating_add(bytes) <= self.0.append_bytes_max
-                && self.0.ready_owed.load(Ordering::Acquire) == 0
+                && self.0.ready_owed.load(Ordering::Acquire) <= 0
     }
 }
 
@@ -159,9 +159,13 @@ impl Wal for PluginLog {
             self.op(Asked::Append { next_offset, bytes }, Waiter::Append(done), Lent::Run { run, _slices: slices });
         let context = slots::call(op);
         let mut result = EMPTY_RESULT;
+        log.appending.store(true, Ordering::Release);
         // SAFETY: the handle is not released while we are inside; what the arguments point at is in the slot until the
         // append completes.
         let status = unsafe { (log.functions().append)(log.handle, &raw const args.known, context, &raw mut result) };
+        if !log.append_returned(status == abi::BUSY) {
+            log.fail_for("said `ready` without having said BUSY");
+        }
         if status >= 0 {
             log.end_known.store(next_offset.0, Ordering::Release);
         }
@@ -181,12 +185,6 @@ impl Wal for PluginLog {
             return Ok(Started::Now(judge::appended(&op, status, &result)));
         }
         let why = judge::refused(&op, status, &result, &args.known);
-        if why == Refused::Busy {
-            log.ready_owed.fetch_add(1, Ordering::AcqRel);
-            if log.in_flight.load(Ordering::Acquire) == 0 && log.ready_owed.load(Ordering::Acquire) > 0 {
-                log.complain("says BUSY while nothing is pending");
-            }
-        }
         let Op { lent: Lent::Run { run, .. }, .. } = *op else {
             unreachable!("an append's op lends its run, set above")
         };

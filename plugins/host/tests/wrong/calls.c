@@ -9,10 +9,68 @@ static int busy_times;
 
 static bool is(const char *what) { return strcmp(fault, what) == 0; }
 
+/* The host's callbacks, watched: while one runs, the host must not come back in on its thread. */
+static ck_host watched;
+static const ck_host *real_host;
+static _Thread_local bool in_callback;
+static bool came_back;
+
+static void look(void) {
+    if (in_callback) __atomic_store_n(&came_back, true, __ATOMIC_SEQ_CST);
+}
+
+typedef struct watched_owner {
+    void *owner;
+    void (*release)(void *owner);
+} watched_owner;
+
+static void watched_release(void *of) {
+    watched_owner *watch = of;
+    look();
+    watch->release(watch->owner);
+    free(watch);
+}
+
+static void watched_complete(uint64_t context, const ck_result *result) {
+    ck_result copy;
+    if (result && result->buf.release) {
+        copy = *result;
+        watched_owner *watch = malloc(sizeof *watch);
+        if (!watch) abort();
+        *watch = (watched_owner){copy.buf.owner, copy.buf.release};
+        copy.buf.owner = watch;
+        copy.buf.release = watched_release;
+        result = &copy;
+    }
+    in_callback = true;
+    real_host->complete(context, result);
+    in_callback = false;
+}
+
+static void watched_ready(uint64_t log_context) {
+    in_callback = true;
+    real_host->ready(log_context);
+    in_callback = false;
+}
+
+/* Reads for which somebody else answers, later. */
+static struct { pthread_t thread; void *log; ck_read_args args; uint64_t context; bool begun; } postponed;
+
+static void *read_later(void *nothing) {
+    (void)nothing;
+    usleep(50000);
+    ck_result result = {.struct_size = sizeof result};
+    result.status = read_log(postponed.log, &postponed.args, postponed.context, &result);
+    if (result.status != CK_PENDING) host->complete(postponed.context, &result);
+    return NULL;
+}
+
 static int32_t wrong_start(const ck_start_args *args, ck_engine_info *info, ck_result *result) {
     snprintf(fault, sizeof fault, "%.*s", (int)args->options.len, (const char *)args->options.at);
     busy_times = 0;
     kept_context = 0;
+    __atomic_store_n(&came_back, false, __ATOMIC_SEQ_CST);
+    postponed.begun = false;
     if (is("hangs on start")) pause();
     if (is("declines")) return say_why(result, "the moon is in the wrong phase", 0), CK_INVALID;
     int status = engine_start(args, info, result);
@@ -25,21 +83,25 @@ static int32_t wrong_open(void *engine, const ck_log_args *args, ck_log_info *in
     busy_log = args->log_context;
     int status = log_open(engine, args, info, result);
     info->appends_in_flight_max = 8;
+    if (is("takes few bytes")) info->append_bytes_in_flight_max = 40;
     return status;
 }
 
 static int32_t wrong_append(void *log, const ck_append_args *args, uint64_t context, ck_result *result) {
-    if (is("is busy") && kept_context && busy_times++ == 0) {
+    look();
+    bool says_busy = is("is busy") || is("is ready twice") || is("is ready early");
+    if (says_busy && kept_context && busy_times++ == 0) {
+        if (is("is ready early")) host->ready(busy_log);
         return CK_BUSY;
     }
     int status = append(log, args, context, result);
     if (status != CK_OK) return status;
     ck_result answer = {.struct_size = sizeof answer, .offset = result->offset};
-    if (is("is busy") && !kept_context) {
+    if (says_busy && !kept_context) {
         kept_context = context;
         return CK_PENDING;
     }
-    if (is("appends never")) return CK_PENDING;
+    if (is("appends never") || is("takes few bytes")) return CK_PENDING;
     if (is("appends twice")) {
         host->complete(context, &answer);
         host->complete(context, &answer);
@@ -59,16 +121,26 @@ static int32_t wrong_append(void *log, const ck_append_args *args, uint64_t cont
 }
 
 static int32_t wrong_sync(void *log, int64_t upto, uint64_t context, ck_result *result) {
-    if (is("is busy") && kept_context) {
+    look();
+    bool was_busy = is("is busy") || is("is ready twice") || is("is ready early");
+    if (was_busy && kept_context) {
         ck_result answer = {.struct_size = sizeof answer, .offset = upto};
         host->complete(kept_context, &answer);
-        host->ready(busy_log);
+        if (!is("is ready early")) host->ready(busy_log);
+        if (is("is ready twice")) host->ready(busy_log);
+    }
+    if (is("completes again when closed")) {
+        kept_context = context;
+        ck_result answer = {.struct_size = sizeof answer, .offset = upto};
+        int status = sync_log(log, upto, context, result);
+        if (status == CK_OK) host->complete(context, &answer);
+        return CK_PENDING;
     }
     if (is("syncs nothing")) return result->offset = 0, CK_OK;
     if (is("fails to sync")) return say_why(result, "the disk says no", 0), CK_FAILED;
     if (is("panics")) return say_why(result, "index out of bounds", 0), CK_PANIC;
     if (is("answers oddly")) return -99;
-    if (is("syncs never") || is("syncs late")) {
+    if (is("syncs never") || is("syncs late") || is("closes over a call")) {
         kept_context = context;
         return CK_PENDING;
     }
@@ -79,6 +151,12 @@ static int32_t wrong_read(void *log, const ck_read_args *args, uint64_t context,
     static uint8_t junk[64];
     static const ck_slice slice = {junk, 64};
     static const ck_slice nowhere = {NULL, 64};
+    look();
+    if (is("reads later")) {
+        postponed.log = log, postponed.args = *args, postponed.context = context, postponed.begun = true;
+        if (pthread_create(&postponed.thread, NULL, read_later, NULL) != 0) abort();
+        return CK_PENDING;
+    }
     result->offset = args->from;
     result->next_offset = args->from + 1;
     result->buf = (ck_buf){&slice, 1, 64, NULL, NULL};
@@ -91,26 +169,45 @@ static int32_t wrong_read(void *log, const ck_read_args *args, uint64_t context,
 }
 
 static void wrong_state(void *log, ck_state *state) {
+    look();
     log_state(log, state);
     if (is("says durable too much") && state->end) state->durable_end = state->end + 5;
     if (is("says too short an end") && state->end) state->end = state->written_end = state->durable_end = 0;
 }
 
 static int32_t wrong_close(void *log, uint64_t context, ck_result *result) {
+    look();
     if (is("closes never")) return CK_PENDING;
+    /* The read is answered while its log is open. */
+    if (postponed.begun) pthread_join(postponed.thread, NULL);
+    postponed.begun = false;
     return log_close(log, context, result);
 }
 
 static int32_t wrong_engine_close(void *engine, ck_result *result) {
     /* Long given up. */
     ck_result answer = {.struct_size = sizeof answer, .offset = 1};
-    if (is("syncs late")) host->complete(kept_context, &answer);
-    return engine_close(engine, result);
+    if (is("syncs late") || is("completes again when closed")) host->complete(kept_context, &answer);
+    int status = engine_close(engine, result);
+    if (status == CK_OK && __atomic_load_n(&came_back, __ATOMIC_SEQ_CST)) {
+        return say_why(result, "the host came back from a callback", 0), CK_IO;
+    }
+    return status;
+}
+
+static void wrong_log_release(void *log) {
+    look();
+    log_release(log);
 }
 
 CK_EXPORT const ck_plugin *chronik_plugin_v1(const ck_host *of) {
     static ck_plugin wrong;
-    wrong = *plain_entry(of);
+    real_host = of;
+    watched = *of;
+    watched.complete = watched_complete;
+    watched.ready = watched_ready;
+    wrong = *plain_entry(&watched);
+    wrong.log_release = wrong_log_release;
     wrong.engine_start = wrong_start;
     wrong.engine_close = wrong_engine_close;
     wrong.log_open = wrong_open;

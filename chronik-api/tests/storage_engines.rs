@@ -1,0 +1,79 @@
+//! Which logs a node that comes back has lost, by the engines that keep them.
+
+use chronik_api::assemble::engines::Engines;
+use chronik_api::broker::FollowMetadata;
+use chronik_api::clock::Clock;
+use chronik_api::config::Config;
+use chronik_api::metadata::settings::cluster_defaults;
+use chronik_api::partitions::partition::Surroundings;
+use chronik_api::partitions::stall::StallWatch;
+use chronik_api::partitions::{NoPeers, PartitionTable};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, TopicId};
+use chronik_core::metadata::controller::{self, FirstStart, NewTopic, Registration};
+use chronik_core::metadata::{Delta, Image, Record};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+fn applied(image: &mut Image, records: &[Record]) {
+    let mut delta = Delta::default();
+    for record in records {
+        let at = image.position().next;
+        image.apply(at, LeaderEpoch(1), record, &mut delta).expect("it applies");
+    }
+}
+
+fn topic(name: &str, configs: &[(&str, &str)]) -> NewTopic {
+    let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect();
+    NewTopic { configs, ..NewTopic::with_defaults(name) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_has_stopped() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut config = Config::default();
+    config.node.data_dir = home.path().join("data");
+    let engines = Arc::new(Engines::start(&config).await.expect("they start"));
+    let mut image = Image::empty(cluster_defaults(&config, &engines));
+    let first = controller::bootstrap(&image, FirstStart { cluster_id: [9; 16] }).records;
+    applied(&mut image, &first);
+    let registration = Registration {
+        node: NodeId(1),
+        incarnation: [1; 16],
+        directory_id: [2; 16],
+        rack: None,
+        listeners: Vec::new(),
+        clean: true,
+        damaged: Vec::new(),
+        replication_address: None,
+        features: controller::supported_features(),
+    };
+    applied(&mut image, &controller::register_broker(&registration).records);
+    let volatile = [("chronik.storage", "memory"), ("chronik.durability", "replicated")];
+    let mut next = 0;
+    let made = controller::create_topics(&image, &[topic("files", &[]), topic("volatile", &volatile)], || {
+        next += 1;
+        TopicId([next; 16])
+    });
+    assert!(made.reply.iter().all(|(_, outcome)| outcome.is_ok()), "{:?}", made.reply);
+    applied(&mut image, &made.records);
+
+    let around = Surroundings {
+        node: NodeId(1),
+        clock: Clock::start(),
+        stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
+        channel: Arc::new(NoPeers),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let follow = FollowMetadata {
+        node: NodeId(1),
+        replica_lag_max: Duration::from_secs(30),
+        partitions: Arc::new(PartitionTable::new(engines.clone(), around)),
+        metrics: Arc::default(),
+        groups: OnceLock::new(),
+    };
+    let id = |name: &str| LogId { topic: image.topic(name).expect("there").id, partition: 0 };
+    assert_eq!(follow.open_idle(&image).await, [id("volatile")], "nobody may count it in sync");
+    assert_eq!(follow.partitions.offline(), [], "both are open");
+    assert_eq!(engines.stored("segment").map(|stored| stored.survives()), Some("power-loss"));
+    follow.partitions.shut_down().await.expect("closed");
+}

@@ -171,8 +171,9 @@ impl World {
         self.image().is_some_and(|image| {
             image.topics().all(|topic| {
                 topic.partitions.iter().all(|partition| {
-                    let holders = partition.isr.iter().chain(&partition.elr).filter(|holder| **holder != id).count();
-                    holders > 0 && partition.in_sync_min(&topic.config) > 1
+                    let others = |set: &[NodeId]| set.iter().any(|holder| *holder != id);
+                    // Who is eligible has everything only as long as too few are in sync (KIP-966).
+                    others(&partition.isr) || partition.in_sync_min(&topic.config) > 1 && others(&partition.elr)
                 })
             })
         })
@@ -202,8 +203,8 @@ impl World {
         self.later(span, move |world| world.start(node));
     }
 
-    /// A disk is replaced only as far as the cluster promises to survive it: the node is down, nobody counts on it, and no
-    /// other voter's disk is new.
+    /// A disk is replaced only as far as the cluster promises to survive it: no other voter's disk is new, and either others
+    /// have what it has, or the node is down and nobody counts on it any more.
     fn wipe(self: &Rc<Self>, node: NodeId) {
         let Some(image) = self.image() else { return };
         let nobody_counts = image.topics().all(|topic| {
@@ -216,7 +217,14 @@ impl World {
         if !self.all_vote_with_their_disks() {
             return;
         }
-        if self.node(node).is_some() {
+        if self.is_survived_without(node) && self.sim.roll(|dice| dice.once_in(2)) {
+            // It comes back before anybody has missed it, or long after.
+            self.count_fault(Fault::Wipe.name());
+            self.sim.tell(|| format!("-- {}: n{node}, all at once", Fault::Wipe.name()));
+            self.end(node, false, true, true);
+            let span = self.span();
+            self.later(span, move |world| world.start(node));
+        } else if self.node(node).is_some() {
             self.end(node, false, false, true);
             let span = self.span() + Duration::from_secs(4);
             self.later(Duration::from_secs(4), move |world| world.wipe(node));

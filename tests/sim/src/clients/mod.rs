@@ -189,7 +189,7 @@ impl World {
         let id = self.next_client();
         let mut number = 0;
         while !self.is_ending() && !self.is_deleted(log) {
-            let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.produce_every * 4));
+            let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.careless_every));
             self.sim.sleep(WORLD, pause).await;
             let Some(leader) = self.leader_of(log) else { continue };
             let mut builder = Builder::new(Timestamp(1));

@@ -256,9 +256,12 @@ impl World {
         self.later(span, move |world| world.start(id));
     }
 
-    /// Every node votes, and none of them with a disk that is gone.
+    /// Every node votes, and with the disk that it has.
     fn all_vote_with_their_disks(&self) -> bool {
         let nodes = self.ids().len();
+        if !self.new_disks_vote() {
+            return false;
+        }
         self.running().into_iter().filter_map(|node| node.group()).any(|group| {
             let raft = group.raft();
             let membership = raft.membership();
@@ -426,7 +429,8 @@ impl World {
         let Some(group) = self.controller() else { return };
         let (name, min) = (self.any_topic_at_all(names), self.sim.roll(|dice| dice.between(1, 2)));
         let mut config = ("min.insync.replicas".to_owned(), min.to_string());
-        if self.story.unsynced && self.sim.roll(|dice| dice.once_in(3)) {
+        // Of the groups' offsets nothing may be lost: that is what groups are judged by.
+        if self.story.unsynced && name != CONSUMER_OFFSETS && self.sim.roll(|dice| dice.once_in(3)) {
             config = ("chronik.durability".into(), if min == 1 { "fsync" } else { "replicated" }.into());
         } else if self.story.may_lose && name != CONSUMER_OFFSETS && self.sim.roll(|dice| dice.once_in(3)) {
             config = ("unclean.leader.election.enable".into(), if min == 1 { "true" } else { "false" }.into());

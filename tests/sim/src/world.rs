@@ -202,7 +202,8 @@ impl World {
         }
     }
 
-    /// Whether all disks that were replaced have taken over the votes of those before them.
+    /// Whether all disks that were replaced have taken over the votes of those before them, and nobody counts on what those
+    /// had.
     pub fn new_disks_vote(&self) -> bool {
         let groups: Vec<_> = self.running().iter().filter_map(|node| node.group()).collect();
         let Some(controller) = groups.iter().find(|group| group.controls()) else { return false };
@@ -210,7 +211,9 @@ impl World {
         let has_vote = |group: &Rc<crate::node::group::Group>| voters.contains(&group.raft().own().id());
         let mut slots = self.slots.borrow_mut();
         for (id, slot) in slots.iter_mut().filter(|(_, slot)| slot.is_new) {
-            slot.is_new = !groups.iter().any(|group| group.node() == *id && has_vote(group));
+            // Until it is registered, the metadata counts on what the former disk had.
+            let is_registered = slot.node.as_ref().is_some_and(|node| node.broker_epoch().is_some());
+            slot.is_new = !(is_registered && groups.iter().any(|group| group.node() == *id && has_vote(group)));
         }
         slots.values().all(|slot| !slot.is_new)
     }

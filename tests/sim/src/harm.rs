@@ -171,9 +171,9 @@ impl World {
         self.image().is_some_and(|image| {
             image.topics().all(|topic| {
                 topic.partitions.iter().all(|partition| {
-                    let others = |set: &[NodeId]| set.iter().any(|holder| *holder != id);
-                    // Who is eligible has everything only as long as too few are in sync (KIP-966).
-                    others(&partition.isr) || partition.in_sync_min(&topic.config) > 1 && others(&partition.elr)
+                    // Where one copy is enough, this node may be left alone in sync before anybody knows of its loss.
+                    let holders = partition.isr.iter().chain(&partition.elr).filter(|holder| **holder != id).count();
+                    holders > 0 && partition.in_sync_min(&topic.config) > 1
                 })
             })
         })
@@ -217,7 +217,9 @@ impl World {
         if !self.all_vote_with_their_disks() {
             return;
         }
-        if self.is_survived_without(node) && self.sim.roll(|dice| dice.once_in(2)) {
+        // Somebody who makes one copy be enough, before it is known that this one is gone, would lose the others.
+        let all_at_once = !self.story.administers && self.sim.roll(|dice| dice.once_in(2));
+        if all_at_once && self.is_survived_without(node) {
             // It comes back before anybody has missed it, or long after.
             self.count_fault(Fault::Wipe.name());
             self.sim.tell(|| format!("-- {}: n{node}, all at once", Fault::Wipe.name()));
@@ -281,7 +283,7 @@ impl World {
             let is_up = self.image().is_some_and(|image| {
                 image.brokers().values().filter(|broker| broker.is_active()).count() >= self.ids().len()
             });
-            if is_up && self.create(names) {
+            if is_up && self.new_disks_vote() && self.create(names) {
                 names += 1;
             }
         }

@@ -126,13 +126,14 @@ impl World {
                     let disk = if metadata { &disks.metadata } else { &disks.records };
                     disk.set_fails_syncs(true);
                 });
-                // Somebody replaces the cable, and starts the broker again.
+                // Somebody replaces the cable, with the power on or off, and starts the broker again.
+                let power = self.sim.roll(|dice| dice.once_in(2));
                 self.later(span, move |world| {
                     world.with_disks(node, |disks| {
                         disks.metadata.set_fails_syncs(false);
                         disks.records.set_fails_syncs(false);
                     });
-                    world.end(node, false, false, false);
+                    world.end(node, power, false, false);
                 });
             }
             Fault::FillDisk => {

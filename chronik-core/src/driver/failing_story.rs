@@ -57,11 +57,7 @@ impl Wal for FailedLog {
     ) -> Started<Result<(), WalError>> {
         Started::Later
     }
-    fn meta_get(
-        &self,
-        _: &str,
-        _: Done<Result<Option<Bytes>, WalError>>,
-    ) -> Started<Result<Option<Bytes>, WalError>> {
+    fn meta_get(&self, _: &str, _: Done<Result<Option<Bytes>, WalError>>) -> Started<Result<Option<Bytes>, WalError>> {
         Started::Later
     }
     fn close(&self, _: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
@@ -93,8 +89,7 @@ fn a_leader_whose_log_has_failed_behind_its_back_goes_offline_with_the_first_bat
     let inboxes = Inboxes { written: Arc::new(Nobody), durable: Arc::new(Nobody), read: Arc::new(Nobody) };
     let recovered = Recovered::empty(LogState::default());
     let log = Arc::new(FailedLog);
-    let mut driver: PartitionDriver<()> =
-        PartitionDriver::new(me, recovered, lead, log, inboxes, BTreeSet::new(), now);
+    let mut driver: PartitionDriver<()> = PartitionDriver::new(me, recovered, lead, log, inboxes, BTreeSet::new(), now);
     let mut builder = Builder::new(Timestamp(1));
     builder.push(&RecordOut { value: Some(b"one"), ..RecordOut::default() });
     let refused = driver.append(CheckedBatch::trusted(builder.build()), Acks::All, Some(()), now);

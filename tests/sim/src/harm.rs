@@ -5,11 +5,11 @@ use crate::rt::{DiskPace, WORLD};
 use crate::story::Fault;
 use crate::world::World;
 use chronik_core::ids::{NodeId, TopicId};
-use chronik_core::metadata::names::CONSUMER_OFFSETS;
-use chronik_core::partition::retention::{Retention, start_after_retention};
 use chronik_core::metadata::controller::{
     self, AlterOp, AlterResource, ElectionKind, NewTopic, Reassignment, ResourceAlteration, TopicRef,
 };
+use chronik_core::metadata::names::CONSUMER_OFFSETS;
+use chronik_core::partition::retention::{Retention, start_after_retention};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -157,7 +157,8 @@ impl World {
                         disks.metadata.set_trouble(None);
                         disks.records.set_trouble(None);
                     });
-                    let is_hurt = world.node(node).and_then(|node| node.table()).is_none_or(|table| !table.offline().is_empty());
+                    let is_hurt =
+                        world.node(node).and_then(|node| node.table()).is_none_or(|table| !table.offline().is_empty());
                     if is_hurt {
                         world.end(node, false, false, false);
                     }
@@ -344,7 +345,10 @@ impl World {
             configs: vec![config("cleanup.policy", "compact"), config("min.insync.replicas", "2")],
             ..NewTopic::with_defaults(CONSUMER_OFFSETS)
         };
-        group.decide(|image| Ok::<_, ()>(controller::create_topics(image, &[topic], || TopicId(ids.identity()))), |_| {});
+        group.decide(
+            |image| Ok::<_, ()>(controller::create_topics(image, &[topic], || TopicId(ids.identity()))),
+            |_| {},
+        );
         false
     }
 

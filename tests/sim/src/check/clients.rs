@@ -65,12 +65,7 @@ impl Judge for Promises {
 }
 
 /// `has_lost`: records were lost in order, and a producer of whom nothing is left may go on anywhere.
-fn in_order(
-    log: &LogId,
-    batch: &Placed,
-    last: &mut BTreeMap<i64, i32>,
-    has_lost: bool,
-) -> Result<(), Violation> {
+fn in_order(log: &LogId, batch: &Placed, last: &mut BTreeMap<i64, i32>, has_lost: bool) -> Result<(), Violation> {
     let before = last.insert(batch.producer, batch.last_sequence);
     match before {
         Some(before) if batch.sequence <= before => broken(

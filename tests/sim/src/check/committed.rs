@@ -18,9 +18,11 @@ impl Judge for Committed {
     fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
         let (replica, standing) = match fact {
             Fact::Stands { replica, standing } => (replica, standing),
-            Fact::Appended { replica, run } => return Ok(self.changed(replica, run.base)),
-            Fact::Cut { replica, from } => return Ok(self.changed(replica, *from)),
-            Fact::Opened { replica, .. } | Fact::Reset { replica, .. } => return Ok(self.changed(replica, Offset::ZERO)),
+            Fact::Appended { replica, run } => return self.changed(replica, run.base),
+            Fact::Cut { replica, from } => return self.changed(replica, *from),
+            Fact::Opened { replica, .. } | Fact::Reset { replica, .. } => {
+                return self.changed(replica, Offset::ZERO);
+            }
             _ => return Ok(()),
         };
         let (Some(content), Some(story)) = (picture.content(replica), picture.stories.get(&replica.log)) else {
@@ -64,10 +66,12 @@ impl Judge for Committed {
 }
 
 impl Committed {
-    fn changed(&mut self, replica: &Replica, from: Offset) {
+    /// What lies there has to be compared again.
+    fn changed(&mut self, replica: &Replica, from: Offset) -> Result<(), Violation> {
         if let Some(compared) = self.compared.get_mut(&(replica.node, replica.log)) {
             *compared = from.min(*compared);
         }
+        Ok(())
     }
 }
 

@@ -137,7 +137,8 @@ impl Picture {
                     self.happened.push("damage found at the start");
                 }
                 let known = self.known(replica);
-                known.content.end = if unreadable_from.is_some() { *end } else { runs.last().map_or(*start, |batch| batch.next) };
+                known.content.end =
+                    if unreadable_from.is_some() { *end } else { runs.last().map_or(*start, |batch| batch.next) };
                 known.content.durable_end = *start;
                 if before.end > known.content.end {
                     self.happened.push("log opened with less than it had");

@@ -105,7 +105,11 @@ fn coordinator(node: &Node) -> Result<(Rc<Shard>, LogId, LeaderEpoch), NoCoordin
 }
 
 /// A coordinator's part of a commit: told of when it is stored.
-async fn commit(node: Rc<Node>, own: (String, i32), share: Vec<(String, LogId, Offset)>) -> Result<(), Option<GroupError>> {
+async fn commit(
+    node: Rc<Node>,
+    own: (String, i32),
+    share: Vec<(String, LogId, Offset)>,
+) -> Result<(), Option<GroupError>> {
     let (shard, of, epoch) = coordinator(&node).map_err(|_| None)?;
     let offset = |(name, log, offset): &(String, LogId, Offset)| OffsetToCommit {
         topic: name.clone(),
@@ -171,7 +175,8 @@ impl World {
         wanted.into_iter().find_map(|(name, log)| {
             let end = judges.picture.stories.get(&log).map_or(Offset::ZERO, |story| story.end);
             let committed = judges.picture.committed_offsets.get(&log).copied().unwrap_or(Offset::ZERO);
-            (committed < end).then(|| format!("of {name}-{} the group has read up to {committed} of {end}", log.partition))
+            (committed < end)
+                .then(|| format!("of {name}-{} the group has read up to {committed} of {end}", log.partition))
         })
     }
 
@@ -190,9 +195,7 @@ impl World {
         loop {
             self.sim.sleep(WORLD, Duration::from_millis(200)).await;
             let share = vec![("nothing".to_owned(), LogId::default(), Offset(0))];
-            let begin = move |node: Rc<Node>| async move {
-                commit(node, (String::new(), -1), share).await.ok()
-            };
+            let begin = move |node: Rc<Node>| async move { commit(node, (String::new(), -1), share).await.ok() };
             if self.ask_coordinator(&Rc::default(), begin).await.flatten().is_some() {
                 break;
             }

@@ -273,11 +273,14 @@ impl World {
             let Some(asked) = asked else { continue };
             let order = Rc::default();
             let (from, judged) = (position, self.clone());
-            let outcome = self.call(asked, &order, move |node| judged.fetch(node, log, from, last_epoch, leader_epoch)).await;
+            let outcome =
+                self.call(asked, &order, move |node| judged.fetch(node, log, from, last_epoch, leader_epoch)).await;
             match outcome.flatten() {
                 None => {}
                 Some(Fetched::Diverged(end)) => {
-                    self.sim.tell(|| format!("reader {id} of {log} at {position} is told that {last_epoch:?} ends at {end}"));
+                    self.sim.tell(|| {
+                        format!("reader {id} of {log} at {position} is told that {last_epoch:?} ends at {end}")
+                    });
                     self.judges.borrow_mut().count("reader told of lost records");
                     position = position.min(end);
                     last_epoch = None;
@@ -333,12 +336,8 @@ impl World {
         {
             return Some(Fetched::Diverged(end));
         }
-        let read = |bytes| Fetched::Read {
-            node: node.around.node,
-            epoch: standing.epoch,
-            start: standing.log_start,
-            bytes,
-        };
+        let read =
+            |bytes| Fetched::Read { node: node.around.node, epoch: standing.epoch, start: standing.log_start, bytes };
         if from < standing.log_start {
             return Some(read(chronik_core::payload::Payload::new()));
         }

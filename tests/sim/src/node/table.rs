@@ -164,9 +164,8 @@ impl Table {
         let segment_bytes = segment_bytes.min(self.around.segment_bytes);
         let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
         let opened = self.engine.open(id, options).await;
-        let log = Watched::over(
-            opened.map_err(|why| (format!("{why:?}"), matches!(why, EngineError::Corrupt { .. })))?,
-        );
+        let log =
+            Watched::over(opened.map_err(|why| (format!("{why:?}"), matches!(why, EngineError::Corrupt { .. })))?);
         let unread = |why| (format!("{why:?}"), matches!(why, WalError::Corrupt { .. }));
         let replica = Replica { node, life: self.around.process.0, log: id };
         let (runs, unreadable_from) = read_all(&*log).await.map_err(unread)?;

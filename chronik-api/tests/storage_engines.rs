@@ -7,6 +7,7 @@ use chronik_api::config::Config;
 use chronik_api::metadata::settings::cluster_defaults;
 use chronik_api::partitions::partition::Surroundings;
 use chronik_api::partitions::stall::StallWatch;
+use chronik_api::partitions::throttle::Throttling;
 use chronik_api::partitions::{NoPeers, PartitionTable};
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, TopicId};
 use chronik_core::metadata::controller::{self, FirstStart, NewTopic, Registration};
@@ -62,10 +63,12 @@ async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_h
         clock: Clock::start(),
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NoPeers),
+        throttling: Throttling::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let follow = FollowMetadata {
         node: NodeId(1),
+        clock: Clock::start(),
         replica_lag_max: Duration::from_secs(30),
         partitions: Arc::new(PartitionTable::new(engines.clone(), around)),
         metrics: Arc::default(),

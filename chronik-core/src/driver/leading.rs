@@ -15,7 +15,7 @@ use crate::partition::replicas::News;
 use crate::pending::{Done, Started};
 use crate::replication::{Message, Records};
 use crate::time::Now;
-use crate::wal::{Chunk, ReadRange, WalError};
+use crate::wal::{Cause, Chunk, ReadRange, Refused, WalError};
 
 /// Records that one message to a follower carries at most, apart from a single batch that is larger: enough to make the cost
 /// of a message small, little enough that partitions which share a lane take turns.
@@ -46,7 +46,18 @@ impl<K> PartitionDriver<K> {
                 let run = stamped.run();
                 let (base_offset, next_offset) = (run.base, run.next_offset);
                 let done = Done::new(self.inboxes.written.clone(), 0);
-                let started = self.log.append(run, done).map_err(|rejected| rejected.why)?;
+                let started = match self.log.append(run, done) {
+                    Ok(started) => started,
+                    Err(rejected) => {
+                        // It has failed at something that nobody reported here, as a trim or a checkpoint: unless the lead is
+                        // given up now, the partition takes nothing more until somebody restarts this broker.
+                        if rejected.why == Refused::Failed {
+                            self.fail(WalError::Failed(Cause::new(rejected.why)));
+                            self.run(now);
+                        }
+                        return Err(rejected.why.into());
+                    }
+                };
                 leader.ordered(stamped, now.wall);
                 if let Started::Now(outcome) = started {
                     self.learn(Completion::Written(outcome), now);

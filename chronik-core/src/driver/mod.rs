@@ -8,6 +8,8 @@
 //! **One role at a time.** A partition leads or follows, in one leader epoch; the next role is made of what the last one
 //! leaves ([`PartitionDriver::assume`]). While a follower's log is being cut, the next role waits for the end of that.
 
+#[cfg(test)]
+mod failing_story;
 mod following;
 mod leading;
 

@@ -147,3 +147,24 @@ fn a_segment_that_vanished_is_noticed() {
         assert!(matches!(opened.err(), Some(EngineError::Corrupt { .. })), "{}", gone.display());
     }
 }
+
+#[test]
+fn damage_in_a_segment_whose_index_is_damaged_too_is_called_damage() {
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    bench.fill(24);
+    bench.close().expect("the disk is sound");
+    let bench = Bench::open(&disk, 7).expect("the disk is sound");
+    // While the log is open: what the index said would now be read off the frames.
+    let segment = disk.files().into_iter().find(|name| name.extension().is_some_and(|kind| kind == "log"));
+    let segment = segment.expect("several segments were written");
+    for name in [segment.with_extension("index"), segment] {
+        let mut bytes = disk.file(&name).expect("a closed segment has an index");
+        let middle = bytes.len() / 2;
+        bytes[..middle].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        disk.put_file(&name, bytes);
+    }
+    let (bytes, _, error) = bench.read_from(Offset(0));
+    assert!(matches!(error, Some(WalError::Corrupt { .. })), "{error:?}");
+    assert!(bytes.is_empty());
+}

@@ -126,13 +126,14 @@ impl World {
                     let disk = if metadata { &disks.metadata } else { &disks.records };
                     disk.set_fails_syncs(true);
                 });
-                // Somebody replaces the cable, and starts the broker again.
+                // Somebody replaces the cable, with the power on or off, and starts the broker again.
+                let power = self.sim.roll(|dice| dice.once_in(2));
                 self.later(span, move |world| {
                     world.with_disks(node, |disks| {
                         disks.metadata.set_fails_syncs(false);
                         disks.records.set_fails_syncs(false);
                     });
-                    world.end(node, false, false, false);
+                    world.end(node, power, false, false);
                 });
             }
             Fault::FillDisk => {
@@ -172,6 +173,7 @@ impl World {
         self.image().is_some_and(|image| {
             image.topics().all(|topic| {
                 topic.partitions.iter().all(|partition| {
+                    // Where one copy is enough, this node may be left alone in sync before anybody knows of its loss.
                     let holders = partition.isr.iter().chain(&partition.elr).filter(|holder| **holder != id).count();
                     holders > 0 && partition.in_sync_min(&topic.config) > 1
                 })
@@ -203,8 +205,8 @@ impl World {
         self.later(span, move |world| world.start(node));
     }
 
-    /// A disk is replaced only as far as the cluster promises to survive it: the node is down, nobody counts on it, and no
-    /// other voter's disk is new.
+    /// A disk is replaced only as far as the cluster promises to survive it: no other voter's disk is new, and either others
+    /// have what it has, or the node is down and nobody counts on it any more.
     fn wipe(self: &Rc<Self>, node: NodeId) {
         let Some(image) = self.image() else { return };
         let nobody_counts = image.topics().all(|topic| {
@@ -217,7 +219,16 @@ impl World {
         if !self.all_vote_with_their_disks() {
             return;
         }
-        if self.node(node).is_some() {
+        // Somebody who makes one copy be enough, before it is known that this one is gone, would lose the others.
+        let all_at_once = !self.story.administers && self.sim.roll(|dice| dice.once_in(2));
+        if all_at_once && self.is_survived_without(node) {
+            // It comes back before anybody has missed it, or long after.
+            self.count_fault(Fault::Wipe.name());
+            self.sim.tell(|| format!("-- {}: n{node}, all at once", Fault::Wipe.name()));
+            self.end(node, false, true, true);
+            let span = self.span();
+            self.later(span, move |world| world.start(node));
+        } else if self.node(node).is_some() {
             self.end(node, false, false, true);
             let span = self.span() + Duration::from_secs(4);
             self.later(Duration::from_secs(4), move |world| world.wipe(node));
@@ -249,9 +260,12 @@ impl World {
         self.later(span, move |world| world.start(id));
     }
 
-    /// Every node votes, and none of them with a disk that is gone.
+    /// Every node votes, and with the disk that it has.
     fn all_vote_with_their_disks(&self) -> bool {
         let nodes = self.ids().len();
+        if !self.new_disks_vote() {
+            return false;
+        }
         self.running().into_iter().filter_map(|node| node.group()).any(|group| {
             let raft = group.raft();
             let membership = raft.membership();
@@ -271,7 +285,7 @@ impl World {
             let is_up = self.image().is_some_and(|image| {
                 image.brokers().values().filter(|broker| broker.is_active()).count() >= self.ids().len()
             });
-            if is_up && self.create(names) {
+            if is_up && self.new_disks_vote() && self.create(names) {
                 names += 1;
             }
         }
@@ -422,7 +436,8 @@ impl World {
         let Some(group) = self.controller() else { return };
         let (name, min) = (self.any_topic_at_all(names), self.sim.roll(|dice| dice.between(1, 2)));
         let mut config = ("min.insync.replicas".to_owned(), min.to_string());
-        if self.story.unsynced && self.sim.roll(|dice| dice.once_in(3)) {
+        // Of the groups' offsets nothing may be lost: that is what groups are judged by.
+        if self.story.unsynced && name != CONSUMER_OFFSETS && self.sim.roll(|dice| dice.once_in(3)) {
             config = ("chronik.durability".into(), if min == 1 { "fsync" } else { "replicated" }.into());
         } else if self.story.may_lose && name != CONSUMER_OFFSETS && self.sim.roll(|dice| dice.once_in(3)) {
             config = ("unclean.leader.election.enable".into(), if min == 1 { "true" } else { "false" }.into());

@@ -32,7 +32,8 @@ const WALL_BEGIN_MS: i64 = 1_700_000_000_000;
 type TaskId = u64;
 
 enum What {
-    Wake(Waker),
+    /// Unless whoever waits has gone on meanwhile.
+    Wake(Waker, Rc<Cell<bool>>),
     Call(Box<dyn FnOnce()>),
 }
 
@@ -314,7 +315,7 @@ impl Sim {
     pub fn sleep(&self, of: Process, span: Duration) -> Sleep {
         let span = self.true_span(of, span);
         let until_us = self.0.now_us.get() + u64::try_from(span.as_micros()).unwrap_or(u64::MAX / 2);
-        Sleep { sim: self.clone(), of, until_us, is_set: false }
+        Sleep { sim: self.clone(), of, until_us, waits: None }
     }
 
     /// Until a process's own clock shows that.
@@ -394,6 +395,9 @@ impl Sim {
             self.0.now_us.set(self.0.now_us.get().max(until_us));
             return false;
         };
+        if matches!(&event.what, What::Wake(_, waits) if !waits.get()) {
+            return true;
+        }
         self.0.turns.set(self.0.turns.get() + 1);
         self.0.now_us.set(event.at_us);
         let of = event.of;
@@ -409,7 +413,7 @@ impl Sim {
             }
         }
         match event.what {
-            What::Wake(waker) => waker.wake(),
+            What::Wake(waker, _) => waker.wake(),
             What::Call(call) => call(),
         }
         true
@@ -421,7 +425,15 @@ pub struct Sleep {
     sim: Sim,
     of: Process,
     until_us: u64,
-    is_set: bool,
+    waits: Option<Rc<Cell<bool>>>,
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(waits) = &self.waits {
+            waits.set(false);
+        }
+    }
 }
 
 impl Future for Sleep {
@@ -431,10 +443,11 @@ impl Future for Sleep {
         if now >= self.until_us {
             return Poll::Ready(());
         }
-        if !self.is_set {
-            self.is_set = true;
+        if self.waits.is_none() {
+            let waits = Rc::new(Cell::new(true));
             let span = Duration::from_micros(self.until_us - now);
-            self.sim.push(self.of, span, What::Wake(cx.waker().clone()));
+            self.sim.push(self.of, span, What::Wake(cx.waker().clone(), waits.clone()));
+            self.waits = Some(waits);
         }
         Poll::Pending
     }

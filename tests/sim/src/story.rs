@@ -104,6 +104,8 @@ pub struct Story {
     /// Topics are created, deleted and configured, and partitions are moved.
     pub administers: bool,
     pub disk_most: Duration,
+    /// Likewise, of a producer that is content with the leader's word.
+    pub careless_every: Duration,
     /// Between two fetches of a consumer, at most.
     pub consume_every: Duration,
     /// Members of a group, if there is one.
@@ -174,10 +176,12 @@ impl Story {
             span: Duration::from_secs(dice.between(15, 45)),
             producers: dice.between(2, 5),
             consumers: dice.between(1, 3),
-            produce_every: Duration::from_millis(dice.between(15, 400)),
+            produce_every: Duration::from_millis(dice.between(30, 500)),
             in_flight: dice.between(1, 5),
             administers,
             disk_most: Duration::from_micros(dice.between(500, 8_000)),
+            // Many records of which only their leader knows make for logs that part.
+            careless_every: Duration::from_millis(if dice.once_in(3) { 20 } else { 600 }),
             consume_every: Duration::from_millis(dice.between(100, 800)),
             members: if dice.once_in(3) { dice.between(2, 4) } else { 0 },
             may_lose,

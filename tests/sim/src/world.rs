@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// After everything is mended, so long at most until all is well.
 const CONVERGE_WITHIN: Duration = Duration::from_secs(90);
+/// For so long something that began before everything was mended may fail.
+const FAILS_YET: Duration = Duration::from_secs(5);
 /// More turns in one instant than that, on average over a second, means that something spins.
 const TURNS_PER_SECOND_MAX: u64 = 3_000_000;
 /// As many while no time passes at all: a timer that is due, and sets itself to be due, would stop the clock for ever.
@@ -35,6 +37,8 @@ struct Slot {
     node: Option<Rc<Node>>,
     /// It is not started again by itself.
     is_held: bool,
+    /// Its disk is new, and has no vote yet.
+    is_new: bool,
 }
 
 /// See the module's head.
@@ -80,7 +84,7 @@ impl World {
         let voters: Members = members.iter().map(|(_, member)| member.clone()).collect();
         let slot = |id: NodeId| {
             let beginning = Beginning::With(voters.clone());
-            (id, Slot { disks: Disks::default(), beginning, node: None, is_held: false })
+            (id, Slot { disks: Disks::default(), beginning, node: None, is_held: false, is_new: false })
         };
         let world = Rc::new(Self {
             sim,
@@ -183,6 +187,7 @@ impl World {
             slot.disks = left;
             if wipe {
                 slot.beginning = Beginning::Join;
+                slot.is_new = true;
             }
         }
         if node.is_some() || wipe {
@@ -195,6 +200,22 @@ impl World {
         if let Some(slot) = self.slots.borrow().get(&id) {
             act(&slot.disks);
         }
+    }
+
+    /// Whether all disks that were replaced have taken over the votes of those before them, and nobody counts on what those
+    /// had.
+    pub fn new_disks_vote(&self) -> bool {
+        let groups: Vec<_> = self.running().iter().filter_map(|node| node.group()).collect();
+        let Some(controller) = groups.iter().find(|group| group.controls()) else { return false };
+        let voters = controller.raft().membership().configuration.voters.clone();
+        let has_vote = |group: &Rc<crate::node::group::Group>| voters.contains(&group.raft().own().id());
+        let mut slots = self.slots.borrow_mut();
+        for (id, slot) in slots.iter_mut().filter(|(_, slot)| slot.is_new) {
+            // Until it is registered, the metadata counts on what the former disk had.
+            let is_registered = slot.node.as_ref().is_some_and(|node| node.broker_epoch().is_some());
+            slot.is_new = !(is_registered && groups.iter().any(|group| group.node() == *id && has_vote(group)));
+        }
+        slots.values().all(|slot| !slot.is_new)
     }
 
     pub fn is_held(&self, id: NodeId) -> bool {
@@ -316,7 +337,9 @@ impl World {
                 self.judges.borrow_mut().count("damaged log made anew from others");
                 self.with_disks(id, |disks| disks.records.throw_away(&log.to_string()));
             }
-            if !corrupt.is_empty() {
+            // A write that was on its way when everything was mended may fail yet.
+            let has_failed = self.sim.elapsed() < self.story.span + FAILS_YET && !table.offline().is_empty();
+            if !corrupt.is_empty() || has_failed {
                 self.end(id, false, false, false);
                 self.start(id);
             }

@@ -168,14 +168,14 @@ impl SegmentLog {
         handle: &Handle,
         covered_bytes: u64,
         wait: Wait,
-    ) -> io::Result<Arc<[Entry]>> {
+    ) -> Result<Arc<[Entry]>, Blind> {
         match self.shared.entries(file, handle, wait) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-            outcome => return outcome,
+            outcome => return Ok(outcome?),
         }
         // The file vanished or was damaged under us: what it said can be read off the frames, slowly.
         let mut again = Segment::new(Arc::new(SegmentFile::new(0, self.id, file.base, self.dir.clone())), file.base);
-        walk(&*handle.file, file.salt, 0..covered_bytes, wait, |_, header| {
+        let walked = walk(&*handle.file, file.salt, 0..covered_bytes, wait, |_, header| {
             again.push(Ordered {
                 base: header.base,
                 next_offset: header.next_offset,
@@ -184,7 +184,16 @@ impl SegmentLog {
                 frame_bytes: header.frame_bytes(),
             });
             ControlFlow::Continue(())
-        })?;
+        });
+        match walked {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // Neither the index nor the frames say what is there; unless a cut has taken it away meanwhile.
+                let is_there =
+                    self.inner().segment_of(file.number).is_some_and(|now| now.covered_bytes >= covered_bytes);
+                return Err(if is_there { Blind::Damaged(again.end) } else { Blind::Stale });
+            }
+            outcome => outcome?,
+        }
         Ok(self.shared.handles.put_entries(file.number, again.recent.into()))
     }
 

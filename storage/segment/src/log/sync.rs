@@ -3,6 +3,7 @@
 //! A round writes what is queued, notes how far that reaches and which files it went to, syncs those, and then speaks for
 //! exactly that. What is written meanwhile is for the next round, which begins at once if anybody waits for it.
 
+use super::survey::Blind;
 use super::write::Outcomes;
 use super::{Answer, Dirty, Inner, SegmentLog, SyncWaiter};
 use crate::disk::{Disk, DiskFile, Durable, Wait, read_full, replace};
@@ -214,7 +215,11 @@ impl SegmentLog {
         let handle = self.shared.open_segment(&file)?;
         let mut entries = match covered_before {
             0 => Vec::new(),
-            _ => self.entries(&file, &handle, covered_before, Wait::Yes)?.to_vec(),
+            _ => match self.entries(&file, &handle, covered_before, Wait::Yes) {
+                Ok(entries) => entries.to_vec(),
+                Err(Blind::Io(error)) => return Err(error),
+                Err(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "the segment is damaged, or gone")),
+            },
         };
         entries.extend_from_slice(&added);
         let mut header = [0; HEADER_BYTES];

@@ -18,10 +18,10 @@ impl Judge for Committed {
     fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
         let (replica, standing) = match fact {
             Fact::Stands { replica, standing } => (replica, standing),
-            Fact::Appended { replica, run } => return Ok(self.changed(replica, run.base)),
-            Fact::Cut { replica, from } => return Ok(self.changed(replica, *from)),
+            Fact::Appended { replica, run } => return self.changed(replica, run.base),
+            Fact::Cut { replica, from } => return self.changed(replica, *from),
             Fact::Opened { replica, .. } | Fact::Reset { replica, .. } => {
-                return Ok(self.changed(replica, Offset::ZERO));
+                return self.changed(replica, Offset::ZERO);
             }
             _ => return Ok(()),
         };
@@ -66,10 +66,12 @@ impl Judge for Committed {
 }
 
 impl Committed {
-    fn changed(&mut self, replica: &Replica, from: Offset) {
+    /// What lies there has to be compared again.
+    fn changed(&mut self, replica: &Replica, from: Offset) -> Result<(), Violation> {
         if let Some(compared) = self.compared.get_mut(&(replica.node, replica.log)) {
             *compared = from.min(*compared);
         }
+        Ok(())
     }
 }
 
@@ -119,18 +121,16 @@ impl Judge for InSync {
             _ => return Ok(()),
         };
         let (Some(image), Some(story)) = (&picture.image, picture.stories.get(&log)) else { return Ok(()) };
-        let Some(topic) = image.topic_by_id(log.topic) else { return Ok(()) };
-        let Some(partition) = topic.partition(log.partition) else { return Ok(()) };
+        let Some(partition) = image.partition(log.topic, log.partition) else { return Ok(()) };
         if story.reconciled != story.unclean {
             return Ok(());
         }
-        // Where records are not synced, one that comes back may have lost some; it leaves the sets when it registers, and
-        // has no role before.
+        // One that comes back may have lost what was not synced, or its disk; it leaves the sets when it registers, and has no
+        // role before.
         let is_idle = |known: &Known| known.standing.is_none_or(|standing| standing.epoch.0 < 0);
-        let unsynced = partition.is_unsynced(&topic.config);
         for member in partition.isr.iter().chain(&partition.elr) {
             let Some(known) = picture.replicas.get(&(*member, log)).filter(|known| known.is_open) else { continue };
-            if unsynced && is_idle(known) {
+            if is_idle(known) {
                 continue;
             }
             if known.content.end < story.end {

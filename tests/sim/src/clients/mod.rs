@@ -189,7 +189,7 @@ impl World {
         let id = self.next_client();
         let mut number = 0;
         while !self.is_ending() && !self.is_deleted(log) {
-            let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.produce_every * 4));
+            let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.careless_every));
             self.sim.sleep(WORLD, pause).await;
             let Some(leader) = self.leader_of(log) else { continue };
             let mut builder = Builder::new(Timestamp(1));
@@ -257,6 +257,7 @@ impl World {
         let id = self.next_client();
         let mut position = Offset::ZERO;
         let mut last_epoch = None;
+        let mut leader_epoch = LeaderEpoch(-1);
         loop {
             let pause = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.consume_every));
             self.sim.sleep(WORLD, pause).await;
@@ -272,16 +273,24 @@ impl World {
             let Some(asked) = asked else { continue };
             let order = Rc::default();
             let (from, judged) = (position, self.clone());
-            let outcome = self.call(asked, &order, move |node| judged.fetch(node, log, from, last_epoch)).await;
+            let outcome =
+                self.call(asked, &order, move |node| judged.fetch(node, log, from, last_epoch, leader_epoch)).await;
             match outcome.flatten() {
                 None => {}
                 Some(Fetched::Diverged(end)) => {
+                    self.sim.tell(|| {
+                        format!("reader {id} of {log} at {position} is told that {last_epoch:?} ends at {end}")
+                    });
                     self.judges.borrow_mut().count("reader told of lost records");
                     position = position.min(end);
                     last_epoch = None;
                 }
                 Some(Fetched::Read { node, epoch, start, bytes }) => {
-                    position = position.max(start);
+                    leader_epoch = epoch.max(leader_epoch);
+                    if start > position {
+                        // As a client that begins where the log does, and knows nothing of what was before.
+                        (position, last_epoch) = (start, None);
+                    }
                     let Some(batches) = placed(&bytes) else { continue };
                     let next = batches.last().map_or(position, |batch| batch.next);
                     last_epoch = batches.last().map(|batch| batch.epoch).or(last_epoch);
@@ -303,9 +312,14 @@ impl World {
         log: LogId,
         from: Offset,
         last_epoch: Option<LeaderEpoch>,
+        leader_epoch: LeaderEpoch,
     ) -> Option<Fetched> {
         let partition = replica(&node, log)?;
         let standing = partition.standing();
+        // Who does not know the epoch that the client knows is not asked again (KIP-320).
+        if leader_epoch > standing.epoch {
+            return None;
+        }
         let shows = partition.with_leader(|leader| leader.shows_all_that_was_shown());
         if shows == Some(true) {
             node.around.tell(Fact::Latest {
@@ -315,17 +329,12 @@ impl World {
                 high_watermark: standing.high_watermark,
             });
         }
-        if let Some(asked) = last_epoch {
-            // A client knows the epoch by then, and fences whoever does not (KIP-320).
-            if asked > standing.epoch {
-                return None;
-            }
-            // What a replica that follows says of the past may be about to change.
-            if let Some((known, end)) = partition.end_of_epoch(asked).filter(|_| standing.leads)
-                && (known < asked || end < from)
-            {
-                return Some(Fetched::Diverged(end));
-            }
+        // What a replica that follows says of the past may be about to change.
+        if let Some(asked) = last_epoch.filter(|_| standing.leads)
+            && let Some((known, end)) = partition.end_of_epoch(asked)
+            && (known < asked || end < from)
+        {
+            return Some(Fetched::Diverged(end));
         }
         let read =
             |bytes| Fetched::Read { node: node.around.node, epoch: standing.epoch, start: standing.log_start, bytes };

@@ -135,7 +135,7 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.trip(Asks::Look)?;
         let number = state.find(path).ok_or_else(missing)?;
-        Ok(SimFile::new(self, path, number))
+        Ok(SimFile::open(self, path, number))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -149,7 +149,7 @@ impl Disk for SimDisk {
         state.now.get_mut(dir).ok_or_else(missing)?.insert(name.to_owned(), number);
         state.name_changed(dir, name);
         state.inodes.insert(number, Inode::default());
-        Ok(SimFile::new(self, path, number))
+        Ok(SimFile::open(self, path, number))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -285,7 +285,7 @@ struct SimFile {
 }
 
 impl SimFile {
-    fn new(disk: &SimDisk, path: &Path, number: u64) -> Arc<dyn DiskFile> {
+    fn open(disk: &SimDisk, path: &Path, number: u64) -> Arc<dyn DiskFile> {
         let (dir, name) = split(path);
         let index_of = name.ends_with(".index").then(|| dir.to_owned());
         Arc::new(Self { disk: disk.clone(), number, index_of })

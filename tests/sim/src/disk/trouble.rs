@@ -60,6 +60,7 @@ impl SimDisk {
     pub fn empty_last_segment(&self, log: &str, below: i64) -> bool {
         let mut state = self.state();
         let State { inodes, now, .. } = &mut *state;
+        let journals: Vec<u64> = now.get("").into_iter().flatten().map(|(_, number)| *number).collect();
         let Some(files) = now.get(log) else { return false };
         let Some((name, number)) = files.iter().rfind(|(name, _)| name.ends_with(".log")) else { return false };
         let base = name.trim_end_matches(".log");
@@ -68,6 +69,11 @@ impl SimDisk {
         }
         if let Some(inode) = inodes.get_mut(number) {
             *inode = super::Inode::default();
+        }
+        // Nor does a journal: what it has of other logs is where it belongs by now.
+        inodes.values_mut().for_each(super::Inode::sync);
+        for journal in journals {
+            inodes.insert(journal, super::Inode::default());
         }
         true
     }

@@ -26,5 +26,5 @@ mod reaper;
 mod slots;
 
 pub use engine::{PluginEngine, PluginOptions, StartError, Verify};
-pub use load::NotLoaded;
+pub use load::{NotLoaded, is_library};
 pub use plugin::{NotUsable, PluginInfo};

@@ -52,7 +52,15 @@ pub struct Entry {
 
 /// Reads and checks everything.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let (figment, lines, mut problems) = sources.layers();
+    read(sources.layers())
+}
+
+/// As [`load`], with the text of a file that is called `name` in place of the one that the sources name.
+pub fn load_text(name: &str, text: &str, sources: &Sources) -> Result<Loaded, ConfigError> {
+    read(sources.layers_over(Some((name.to_owned(), Ok(text.to_owned())))))
+}
+
+fn read((figment, lines, mut problems): sources::Layers) -> Result<Loaded, ConfigError> {
     let mut report = problem::Report::new(&figment, &lines);
     let mut config = Config::default();
     let values = figment::Provider::data(&figment)

@@ -6,11 +6,15 @@ use super::problem::{Problem, all_keys};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 /// What precedes every environment variable that sets a key; `__` stands for the dot.
 pub const ENVIRONMENT_PREFIX: &str = "CHRONIK_";
+
+/// Settings on top of each other, where those of the file stand, and what cannot be read.
+pub(super) type Layers = (Figment, Lines, Vec<Problem>);
 
 /// What a configuration is read from.
 #[derive(Clone, Debug, Default)]
@@ -33,13 +37,17 @@ impl Sources {
     }
 
     /// All of them on top of each other, and what cannot even be read.
-    pub(super) fn layers(&self) -> (Figment, Lines, Vec<Problem>) {
+    pub(super) fn layers(&self) -> Layers {
+        self.layers_over(self.file.as_ref().map(|path| (path.display().to_string(), std::fs::read_to_string(path))))
+    }
+
+    /// As [`Sources::layers`], over a file that has been read already: its name, and its text.
+    pub(super) fn layers_over(&self, file: Option<(String, io::Result<String>)>) -> Layers {
         let mut figment = Figment::new();
         let mut lines = Lines::default();
         let mut problems = Vec::new();
-        if let Some(path) = &self.file {
-            let name = path.display().to_string();
-            match std::fs::read_to_string(path) {
+        if let Some((name, text)) = file {
+            match text {
                 Ok(text) => figment = figment.merge(read_file(name, &text, &mut lines, &mut problems)),
                 Err(why) => problems.push(unreadable(name, format!("cannot be read: {why}"))),
             }

@@ -25,29 +25,32 @@ pub fn is_as_wanted(sent: Option<Compression>, policy: CompressionPolicy) -> boo
 
 /// Inflates, checks and compresses again, in the blocking pool.
 pub async fn run(recode: Recode, now: Timestamp) -> Result<CheckedBatch, Rejection> {
-    match tokio::task::spawn_blocking(move || run_blocking(recode, now)).await {
+    match tokio::task::spawn_blocking(move || recode.run(now)).await {
         Ok(result) => result,
         Err(failure) => std::panic::resume_unwind(failure.into_panic()),
     }
 }
 
-fn run_blocking(recode: Recode, now: Timestamp) -> Result<CheckedBatch, Rejection> {
-    let Recode { batch, rules, policy, inflated_bytes_max } = recode;
-    let sent = batch.header.attributes.compression().unwrap_or_default();
-    let inflated = inflate(sent, &batch.records, inflated_bytes_max).map_err(|error| match error {
-        InflateError::Malformed { .. } => Rejection::Corrupt(error.to_string()),
-        InflateError::TooLarge { max_bytes } => Rejection::TooLarge { size_bytes: max_bytes + 1, max_bytes },
-    })?;
-    let checked = check_decompressed(batch, &inflated, &rules, now)?;
-    let CompressionPolicy::Codec { codec, level } = policy else { return Ok(checked) };
-    if codec == sent {
-        return Ok(checked);
+impl Recode {
+    /// As [`run`], in the caller's thread.
+    pub fn run(self, now: Timestamp) -> Result<CheckedBatch, Rejection> {
+        let Recode { batch, rules, policy, inflated_bytes_max } = self;
+        let sent = batch.header.attributes.compression().unwrap_or_default();
+        let inflated = inflate(sent, &batch.records, inflated_bytes_max).map_err(|error| match error {
+            InflateError::Malformed { .. } => Rejection::Corrupt(error.to_string()),
+            InflateError::TooLarge { max_bytes } => Rejection::TooLarge { size_bytes: max_bytes + 1, max_bytes },
+        })?;
+        let checked = check_decompressed(batch, &inflated, &rules, now)?;
+        let CompressionPolicy::Codec { codec, level } = policy else { return Ok(checked) };
+        if codec == sent {
+            return Ok(checked);
+        }
+        let records = deflate(codec, &inflated, level).map_err(|cause| Rejection::Corrupt(cause.to_string()))?;
+        let recoded = checked.into_batch().with_records(codec, records);
+        let size_bytes = recoded.header.size_bytes();
+        if size_bytes > rules.max_message_bytes {
+            return Err(Rejection::TooLarge { size_bytes, max_bytes: rules.max_message_bytes });
+        }
+        Ok(CheckedBatch::trusted(recoded))
     }
-    let records = deflate(codec, &inflated, level).map_err(|cause| Rejection::Corrupt(cause.to_string()))?;
-    let recoded = checked.into_batch().with_records(codec, records);
-    let size_bytes = recoded.header.size_bytes();
-    if size_bytes > rules.max_message_bytes {
-        return Err(Rejection::TooLarge { size_bytes, max_bytes: rules.max_message_bytes });
-    }
-    Ok(CheckedBatch::trusted(recoded))
 }

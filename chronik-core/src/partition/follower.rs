@@ -350,13 +350,16 @@ impl Follower {
                     Some((_, our_end)) => our_end,
                     None => self.log_start,
                 };
-                if from >= self.log_end {
+                if from >= self.log_end || from < Offset::ZERO {
                     // It asks for nothing to be cut: the two would ask each other for ever without a pause.
                     return self.wait(now);
                 }
-                self.cut_from(from, Effect::Truncate { from });
+                // A log cannot be cut to before its start; there it begins anew.
+                let nothing_stays = from < self.log_start;
+                let cut = if nothing_stays { Effect::Reset { start: from } } else { Effect::Truncate { from } };
+                self.cut_from(from, cut);
             }
-            Attached::Reset { epoch, start } if epoch == self.epoch => {
+            Attached::Reset { epoch, start } if epoch == self.epoch && start >= Offset::ZERO => {
                 self.cut_from(start.min(self.log_end), Effect::Reset { start });
             }
             // Of another epoch: the metadata will tell, and make another machine of this one.
@@ -378,7 +381,10 @@ impl Follower {
             let is_first = self.log_start == self.log_end;
             let begins = header.base_offset == self.log_end
                 || (is_first && header.base_offset < self.log_end && self.log_end < header.next_offset());
+            // One that holds no offset, or is of no epoch, is of no leader: the log would refuse it, again and again.
+            let is_one = header.base_offset < header.next_offset() && header.leader_epoch.0 >= 0;
             let follows = begins
+                && is_one
                 && header.leader_epoch <= self.epoch
                 && self.epochs.latest().is_none_or(|last| last <= header.leader_epoch);
             if !follows || !batch.is_intact() {
@@ -771,20 +777,61 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_begins_behind_what_the_leader_has_begins_anew_there() {
+        let mut recovered = recovered();
+        recovered.log.start = Offset(5);
+        recovered.checkpoint.high_watermark = Offset(5);
+        let mut follower = Follower::new(recovered, EPOCH, Durability::Fsync, Some(EPOCH));
+        follower.session_up();
+        effects(&mut follower);
+        follower.attached(now(0), Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(1), end: Offset(3) });
+        assert_eq!(effects(&mut follower), "reset 3", "it cannot be cut to before its start");
+    }
+
+    #[test]
+    fn no_log_begins_before_the_first_offset() {
+        let (epoch, before) = (EPOCH, Offset(-3));
+        for nonsense in [
+            Attached::Reset { epoch, start: before },
+            Attached::Diverged { epoch, last_epoch: LeaderEpoch(1), end: before },
+        ] {
+            let mut follower = follower(true);
+            effects(&mut follower);
+            follower.attached(now(0), nonsense);
+            assert_eq!(effects(&mut follower), "");
+            assert_eq!(follower.deadline(), Some(now(0).monotonic + ASK_AGAIN), "{nonsense:?}");
+        }
+    }
+
+    #[test]
     fn what_belongs_to_another_epoch_or_does_not_follow_is_never_appended() {
         let stream = Attached::Stream { epoch: EPOCH, high_watermark: Offset(4) };
         let mut damaged = batch(10, 4);
         damaged.header.crc ^= 1;
-        for wrong in [batch(11, 4), batch(9, 4), batch(10, 1), batch(10, 5), damaged] {
+        let of = |records: i32, epoch: i32| {
+            let mut batch = batch(10, epoch);
+            batch.header.last_offset_delta = records - 1;
+            batch.header.crc = batch.header.checksum(&batch.records);
+            batch
+        };
+        let odd = [of(0, 4), of(-7, 4), of(i32::MIN + 1, 4), of(1, -1)];
+        for wrong in [batch(11, 4), batch(9, 4), batch(10, 1), batch(10, 5), damaged].into_iter().chain(odd) {
             let mut follower = follower(false);
             follower.attached(now(0), stream);
             effects(&mut follower);
             follower.records(now(0), records(EPOCH, 4, vec![wrong]));
             assert_eq!(effects(&mut follower), "");
             assert_eq!(follower.deadline(), Some(now(0).monotonic + ASK_AGAIN));
+            assert_eq!(follower.log_end(), Offset(10), "its end does not go back");
             follower.tick(now(ASK_AGAIN.as_millis() as u64));
             assert_eq!(effects(&mut follower), "attach at 10");
         }
+        let mut empty = Follower::new(Recovered::empty(LogState::default()), EPOCH, Durability::Fsync, None);
+        empty.session_up();
+        empty.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(0) });
+        effects(&mut empty);
+        empty.records(now(0), records(EPOCH, 0, vec![batch(0, -1)]));
+        assert_eq!(effects(&mut empty), "", "of no epoch");
         let mut follower = follower(false);
         effects(&mut follower);
         follower.records(now(0), records(EPOCH, 4, vec![batch(10, 4)]));

@@ -17,7 +17,8 @@ use chronik_core::wal::{
 };
 use chronik_plugin_abi as abi;
 use chronik_plugin_abi::{
-    EMPTY_RESULT, ck_engine_info, ck_log_args, ck_log_id, ck_log_info, ck_result, ck_slice, ck_start_args, ck_usage,
+    EMPTY_RESULT, ck_engine_info, ck_entry, ck_log_args, ck_log_id, ck_log_info, ck_result, ck_slice, ck_start_args,
+    ck_usage,
 };
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -160,21 +161,45 @@ fn no_answer(doing: &str, why: NoAnswer) -> EngineError {
 impl PluginEngine {
     /// Loads the plug-in, checks it, and starts its engine. Blocks for at most the lifecycle time-out.
     pub fn start(options: PluginOptions) -> Result<Self, StartError> {
+        Self::start_apart(options, |options| {
+            let entry = load::load(&options.path, options.sha256)?;
+            // SAFETY: the address is that of the entry symbol, in a library that is never unloaded.
+            Ok(unsafe { Plugin::enter(entry, options.as_newer) })
+        })
+    }
+
+    /// As [`PluginEngine::start`], with a plug-in that is part of this program and needs no loading: of the options the path
+    /// is only its name, and there is no file whose hash could be looked at.
+    ///
+    /// # Safety
+    /// `entry`, and every function of the table that it gives, keeps the contract as far as memory goes: what its pointers
+    /// point at is there for as long as the contract says.
+    pub unsafe fn start_linked(entry: ck_entry, options: PluginOptions) -> Result<Self, StartError> {
+        let entry = entry as usize;
+        // SAFETY: the address is that of an entry, which is never unloaded since the program is not.
+        Self::start_apart(options, move |options| Ok(unsafe { Plugin::enter(entry, options.as_newer) }))
+    }
+
+    /// Calls the entry that `enter` finds, and starts the engine, on a thread of their own.
+    fn start_apart(
+        options: PluginOptions,
+        enter: impl FnOnce(&PluginOptions) -> Result<Result<Plugin, NotUsable>, NotLoaded> + Send + 'static,
+    ) -> Result<Self, StartError> {
         let (path, waited) = (options.path.clone(), options.lifecycle_timeout);
         reaper::start();
-        let start = lifecycle::run("engine_start", waited, move || Self::start_here(options), drop);
-        lifecycle::wait(start).map_err(|why| match why {
+        let work = move || {
+            let plugin = enter(&options)?;
+            let plugin = plugin.map_err(|source| StartError::NotUsable { path: options.path.clone(), source })?;
+            Self::start_here(plugin, options)
+        };
+        lifecycle::wait(lifecycle::run("engine_start", waited, work, drop)).map_err(|why| match why {
             NoAnswer::Late { waited, .. } => StartError::Late { path, waited },
             NoAnswer::NoThread(error) => StartError::NoThread(error),
         })?
     }
 
-    fn start_here(options: PluginOptions) -> Result<Self, StartError> {
-        let (path, as_newer) = (&options.path, options.as_newer);
-        let entry = load::load(path, options.sha256)?;
-        // SAFETY: the address is that of the entry symbol, in a library that is never unloaded.
-        let plugin = unsafe { Plugin::enter(entry, as_newer) }
-            .map_err(|source| StartError::NotUsable { path: path.clone(), source })?;
+    fn start_here(plugin: Plugin, options: PluginOptions) -> Result<Self, StartError> {
+        let as_newer = options.as_newer;
         let label = format!("{} {}", plugin.info.name, plugin.info.version);
 
         let directory = &options.directory;

@@ -27,6 +27,6 @@ mod reaper;
 mod slots;
 
 pub use engine::{PluginEngine, PluginOptions, StartError, Verify};
-pub use load::NotLoaded;
+pub use load::{NotLoaded, is_library};
 pub use locale::locale;
 pub use plugin::{NotUsable, PluginInfo};

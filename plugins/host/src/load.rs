@@ -140,8 +140,9 @@ fn trusted(path: &Path, is: &Metadata) -> Result<(), NotLoaded> {
     Ok(())
 }
 
-/// The loader would say so, too, but less plainly: "invalid ELF header", "wrong ELF class".
-fn is_library(path: &Path, content: &[u8]) -> Result<(), NotLoaded> {
+/// Whether the content of a file is a shared library for this machine, all of it. The loader would say so, too, but less
+/// plainly ("invalid ELF header", "wrong ELF class"), or not at all.
+pub fn is_library(path: &Path, content: &[u8]) -> Result<(), NotLoaded> {
     let half = |at: usize| content.get(at..at + 2).map(|two| u16::from_le_bytes([two[0], two[1]]));
     const SIXTY_FOUR_BIT_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
     const DYN: u16 = 3;

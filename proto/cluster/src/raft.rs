@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use raft::eraftpb;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -89,10 +90,16 @@ struct ConfState {
     auto_leave: bool,
 }
 
+/// Entries in one message. A node puts 1 MiB of them into one, and none is written in less than four bytes. An empty one
+/// comes in two and takes hundreds in memory: a frame of nothing else would take many times its size.
+pub const ENTRIES_MAX: usize = (1 << 20) / 4;
+
 /// Why bytes are no message of Raft's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAMessage {
     Malformed(String),
+    /// More than [`ENTRIES_MAX`].
+    Entries(usize),
     /// A kind of message or entry that nodes do not send each other.
     Kind(i32),
 }
@@ -101,6 +108,7 @@ impl std::fmt::Display for NotAMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Malformed(why) => write!(f, "it cannot be read: {why}"),
+            Self::Entries(count) => write!(f, "it has {count} entries, more than {ENTRIES_MAX}"),
             Self::Kind(kind) => write!(f, "its kind {kind} is none that nodes send"),
         }
     }
@@ -115,8 +123,24 @@ pub fn encode(message: &eraftpb::Message) -> Bytes {
 
 /// A message of a peer's bytes; entries share them.
 pub fn decode(bytes: Bytes) -> Result<eraftpb::Message, NotAMessage> {
-    let message = Message::decode(bytes).map_err(|why| NotAMessage::Malformed(why.to_string()))?;
-    message.try_into()
+    let malformed = |why: prost::DecodeError| NotAMessage::Malformed(why.to_string());
+    let entries = count_entries(bytes.clone()).map_err(malformed)?;
+    if entries > ENTRIES_MAX {
+        return Err(NotAMessage::Entries(entries));
+    }
+    Message::decode(bytes).map_err(malformed)?.try_into()
+}
+
+/// How many entries a message holds, before anything is made of them.
+fn count_entries(mut bytes: Bytes) -> Result<usize, prost::DecodeError> {
+    const ENTRIES: u32 = 7;
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let (tag, kind) = decode_key(&mut bytes)?;
+        count += usize::from(tag == ENTRIES);
+        skip_field(kind, tag, &mut bytes, DecodeContext::default())?;
+    }
+    Ok(count)
 }
 
 impl From<&eraftpb::Message> for Message {
@@ -280,6 +304,14 @@ mod tests {
         let back = decode(bytes.clone()).expect("it can be read");
         assert!(back == message, "and its own");
         assert!(bytes.as_ptr_range().contains(&back.entries[0].data.as_ptr()), "shared");
+    }
+
+    #[test]
+    fn a_message_of_empty_entries_is_refused_before_anything_is_made_of_them() {
+        let empty = |count: usize| Bytes::from([0x3a, 0x00].repeat(count));
+        assert_eq!(decode(empty(ENTRIES_MAX + 1)), Err(NotAMessage::Entries(ENTRIES_MAX + 1)));
+        // Of no kind that nodes send, but read.
+        assert_eq!(decode(empty(ENTRIES_MAX)), Err(NotAMessage::Kind(0)));
     }
 
     #[test]

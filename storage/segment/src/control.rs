@@ -86,9 +86,11 @@ impl Control {
         if bytes.len() < FIXED_BYTES || bytes[..4] != MAGIC || crc32c::crc32c(&bytes[8..]) != u32_at(bytes, 4) {
             return None;
         }
+        let offset_at = |at| Some(Offset(i64_at(bytes, at))).filter(|offset| *offset >= Offset::ZERO);
+        let start = offset_at(8)?;
         let intent = match bytes[20] {
             0 => None,
-            1 => Some(Intent::Cut(Offset(i64_at(bytes, 21)))),
+            1 => Some(Intent::Cut(offset_at(21)?)),
             2 => Some(Intent::Reset),
             _ => return None,
         };
@@ -104,14 +106,34 @@ impl Control {
             let key = String::from_utf8(field()?.to_vec()).ok()?;
             values.insert(key, Bytes::copy_from_slice(field()?));
         }
+        if !rest.is_empty() {
+            return None;
+        }
         let epoch_before_start = LeaderEpoch(u32_at(bytes, 16).cast_signed());
-        Some(Self { start: Offset(i64_at(bytes, 8)), epoch_before_start, intent, values })
+        Some(Self { start, epoch_before_start, intent, values })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_log_starts_or_is_cut_before_the_first_offset_and_nothing_follows_the_values() {
+        let of = |start: i64, cut: i64| Control {
+            start: Offset(start),
+            intent: Some(Intent::Cut(Offset(cut))),
+            ..Control::default()
+        };
+        assert!(Control::decode(&of(0, 0).encode()).is_some());
+        assert_eq!(Control::decode(&of(-1, 0).encode()), None);
+        assert_eq!(Control::decode(&of(0, i64::MIN).encode()), None);
+        let mut longer = of(0, 0).encode();
+        longer.push(0);
+        let crc = crc32c::crc32c(&longer[8..]);
+        longer[4..8].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Control::decode(&longer), None);
+    }
 
     #[test]
     fn a_control_file_survives_and_damage_is_seen() {

@@ -105,12 +105,45 @@ pub fn decode(bytes: &[u8]) -> Option<(Covered, Vec<Entry>)> {
         position: i64_at(bytes, 16).cast_unsigned(),
         previous: i64_at(bytes, 24).cast_unsigned(),
     };
-    Some((covered, entries.chunks_exact(ENTRY_BYTES).map(entry).collect()))
+    let entries: Vec<Entry> = entries.chunks_exact(ENTRY_BYTES).map(entry).collect();
+    is_sound(&covered, &entries).then_some((covered, entries))
+}
+
+/// Whether the blocks cover what they must, one after the other. Readers go by it; of what is not so they would ask for
+/// ranges that end before they begin.
+fn is_sound(covered: &Covered, entries: &[Entry]) -> bool {
+    let begins = entries.first().is_some_and(|first| first.position == 0);
+    let follow = entries.windows(2).all(|two| two[0].position < two[1].position && two[0].base < two[1].base);
+    begins && follow && entries.last().is_some_and(|last| last.position < covered.bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_that_do_not_follow_each_other_are_no_index() {
+        let covered = Covered {
+            bytes: 400,
+            first_previous_end: Offset(0),
+            max_timestamp: Timestamp(9),
+            last_position: 300,
+            last_crc: 77,
+        };
+        let entry = |base: i64, position: u64| Entry {
+            base: Offset(base),
+            max_timestamp: Timestamp(9),
+            position,
+            previous: position.saturating_sub(1),
+        };
+        let is_read = |entries: &[Entry]| decode(&encode(&covered, entries)).is_some();
+        assert!(is_read(&[entry(5, 0), entry(6, 100)]));
+        assert!(!is_read(&[]), "nothing is covered by nothing");
+        assert!(!is_read(&[entry(5, 10), entry(6, 100)]), "the first bytes");
+        assert!(!is_read(&[entry(5, 0), entry(6, 300), entry(7, 100)]));
+        assert!(!is_read(&[entry(5, 0), entry(5, 100)]));
+        assert!(!is_read(&[entry(5, 0), entry(6, 400)]), "beyond what is covered");
+    }
 
     #[test]
     fn an_index_file_survives_and_damage_is_seen() {
@@ -122,7 +155,7 @@ mod tests {
             last_crc: 77,
         };
         let entry = |at: u64| Entry {
-            base: Offset(5),
+            base: Offset(5 + at as i64),
             max_timestamp: Timestamp(9),
             position: at,
             previous: at.wrapping_sub(1),

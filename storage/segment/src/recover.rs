@@ -81,11 +81,16 @@ impl Recovery<'_> {
             }
             outcome => outcome.map_err(|error| self.io("reading the control file", error))?,
         };
-        let mut files = BTreeMap::new();
+        let (mut files, mut indexes) = (BTreeMap::new(), BTreeSet::new());
         for entry in disk.entries(self.dir).map_err(|error| self.io("listing the segments", error))? {
             if let Some(base) = SegmentFile::base_of(&entry.name) {
                 files.insert(base, entry.bytes);
+            } else if let Some(base) = SegmentFile::base_of_index(&entry.name) {
+                indexes.insert(base);
             }
+        }
+        for base in indexes.into_iter().filter(|base| !files.contains_key(base)) {
+            self.explain_lone_index(base, &control, &files)?;
         }
         if control.intent.is_some() {
             self.needs_effort()?;
@@ -118,6 +123,24 @@ impl Recovery<'_> {
         let end = segments.back().map_or(control.start, |last| last.end);
         let last_epoch = segments.back().map_or(control.epoch_before_start, |last| last.last_epoch);
         Ok(Found { control, segments, end, last_epoch })
+    }
+
+    /// An index file is removed before its segment is. One without a segment stands for a segment that has vanished, unless
+    /// that was to go. It is then removed: it would be taken for the index of the next segment that begins there.
+    fn explain_lone_index(
+        &self,
+        base: Offset,
+        control: &Control,
+        files: &BTreeMap<Offset, u64>,
+    ) -> Result<(), Refusal> {
+        use std::ops::Bound::{Excluded, Included};
+        let is_below = base < control.start && files.range((Excluded(base), Included(control.start))).next().is_some();
+        if control.intent.is_none() && !is_below {
+            return Err(self.corrupt(base, format!("segment {base} is missing, and its index is there")).into());
+        }
+        self.needs_effort()?;
+        remove_if_there(&*self.shared.disk, &self.dir.join(SegmentFile::index_name(base)))
+            .map_err(|error| self.io("removing an index", error).into())
     }
 
     /// The length of a segment's file now.

@@ -39,8 +39,15 @@ impl SegmentFile {
     /// The base that a segment's file name says.
     pub fn base_of(name: &str) -> Option<Offset> {
         let digits = name.strip_suffix(".log")?;
-        let base = digits.parse().ok().map(Offset)?;
+        let base = digits.parse().ok().map(Offset).filter(|base| *base >= Offset::ZERO)?;
         (Self::name(base) == name).then_some(base)
+    }
+
+    /// Likewise of its index file's name.
+    pub fn base_of_index(name: &str) -> Option<Offset> {
+        let digits = name.strip_suffix(".index")?;
+        let base = digits.parse().ok().map(Offset).filter(|base| *base >= Offset::ZERO)?;
+        (Self::index_name(base) == name).then_some(base)
     }
 
     pub fn path(&self) -> PathBuf {

@@ -168,3 +168,51 @@ fn damage_in_a_segment_whose_index_is_damaged_too_is_called_damage() {
     assert!(matches!(error, Some(WalError::Corrupt { .. })), "{error:?}");
     assert!(bytes.is_empty());
 }
+
+#[test]
+fn an_index_whose_segment_has_vanished_tells_of_the_loss() {
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    bench.fill(9);
+    bench.sync().expect("the disk is sound");
+    bench.close().expect("the disk is sound");
+    let index = Path::new(SEGMENT).with_extension("index");
+    let index = path(index.to_str().expect("a name"));
+    let left = SimDisk::new();
+    left.put_file(&index, disk.file(&index).expect("a log that is closed in order has one"));
+    match Bench::open(&left, 2) {
+        Err(EngineError::Corrupt { what, .. }) => assert!(what.contains("is missing"), "{what}"),
+        other => panic!("what was durable there is taken for nothing: {:?}", other.map(|bench| bench.log.state())),
+    }
+}
+
+/// Of a log of three runs, its index there, the second's header says something else, under a sound checksum.
+fn with_a_lie_in_the_second_header(lie: impl FnOnce(&mut chronik_storage_segment::frame::FrameHeader)) {
+    use chronik_storage_segment::frame::{FrameHeader, salt};
+    let disk = SimDisk::new();
+    let bench = Bench::open(&disk, 1).expect("an empty disk can be used");
+    let runs = bench.fill(3);
+    bench.sync().expect("the disk is sound");
+    bench.close().expect("the disk is sound");
+    let mut bytes = disk.file(&path(SEGMENT)).expect("the segment was written");
+    let second = HEADER_BYTES + runs[0].bytes.len();
+    let salt = salt(sim::bench::LOG, Offset(0));
+    let mut header = FrameHeader::decode(&bytes[second..], salt).expect("it is sound");
+    lie(&mut header);
+    bytes[second..second + HEADER_BYTES].copy_from_slice(&header.encode(salt));
+    disk.put_file(&path(SEGMENT), bytes);
+    let again = Bench::open(&disk, 2).expect("its index covers it");
+    let (read, at, error) = again.read_from(Offset(0));
+    assert_eq!((read, at), (bytes_of(&runs[..1]), runs[1].base));
+    assert!(matches!(error, Some(WalError::Corrupt { offset }) if offset == runs[1].base), "{error:?}");
+}
+
+#[test]
+fn a_frame_that_claims_to_reach_beyond_its_log_is_damage_and_hides_nothing() {
+    with_a_lie_in_the_second_header(|header| header.next_offset = Offset(1_000_000));
+}
+
+#[test]
+fn a_frame_that_claims_more_bytes_than_its_file_has_is_damage() {
+    with_a_lie_in_the_second_header(|header| header.payload_bytes = u32::MAX);
+}

@@ -4,6 +4,7 @@
 //! - [`mutate`]: how an input becomes another. [`dice`]: where chance comes from: a seed.
 //! - [`run`]: the loop: draw, mutate, feed, judge, keep what was new. [`watch`]: executions that do not end.
 //! - [`memory`]: what an execution held at most. [`corpus`]: the inputs that a target starts from.
+//! - [`disk`]: files in memory, for what is read from a disk.
 //!
 //! An execution fails if it panics (a target asserts what must hold, such as that what was decoded is encoded and decoded
 //! to the same), if it holds more memory than [`memory::allowed`], or if it takes more than a second. What is "new" is told
@@ -13,6 +14,7 @@
 
 pub mod corpus;
 pub mod dice;
+pub mod disk;
 pub mod memory;
 pub mod mutate;
 pub mod run;

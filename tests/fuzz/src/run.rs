@@ -4,7 +4,7 @@ use crate::dice::{Dice, mix};
 use crate::memory;
 use crate::mutate::{Material, mutate};
 use crate::target::{Seen, Target};
-use crate::watch::{Desk, SLOW};
+use crate::watch::Desk;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -86,7 +86,7 @@ pub fn execute(target: &dyn Target, input: &[u8]) -> Result<(Seen, usize), Wrong
     if peak > allowed {
         return Err(Wrong::Memory { peak, allowed });
     }
-    if took > SLOW { Err(Wrong::Slow(took)) } else { Ok((seen, peak)) }
+    if took > target.patience() { Err(Wrong::Slow(took)) } else { Ok((seen, peak)) }
 }
 
 /// As [`execute`], but one that was slow gets a second chance: the machine may have been at something else.

@@ -180,7 +180,9 @@ pub fn encode(log: &LogId, message: Message) -> Frame {
     frame
 }
 
-fn decode(kind: u8, mut body: Bytes) -> Option<(LogId, Message)> {
+/// What a peer has sent, as a frame of this kind; `None` where it cannot be read. Batches are slices of the body, and nothing
+/// of them is checked but where they end.
+pub fn decode(kind: u8, mut body: Bytes) -> Option<(LogId, Message)> {
     let mut topic = [0; 16];
     body.try_copy_to_slice(&mut topic).ok()?;
     let log = LogId { topic: TopicId(topic), partition: body.try_get_i32().ok()? };

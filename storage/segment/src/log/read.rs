@@ -84,8 +84,10 @@ enum Place {
 struct Piece {
     file: Arc<SegmentFile>,
     place: Place,
-    /// How far the file holds frames.
+    /// How far the file holds frames …
     end: u64,
+    /// … and where the last of them ends in the log.
+    log_end: Offset,
     era: u64,
 }
 
@@ -171,6 +173,7 @@ impl SegmentLog {
             file: segment.file.clone(),
             place: inner.bookmark(segment, from).map_or_else(|| place_of(segment, from), Place::At),
             end: inner.on_disk_bytes(segment),
+            log_end: segment.end,
             era: inner.era,
         }))
     }
@@ -229,7 +232,8 @@ impl SegmentLog {
             if !gathered.takes(header.next_offset, header.payload_bytes as usize) {
                 return Ok(false);
             }
-            if bytes >= header.frame_bytes() {
+            // Also one that claims more than the file has: no room is made for that.
+            if bytes >= header.frame_bytes() || header.frame_bytes() > piece.end - position {
                 return Err(self.short(piece, gathered, wait));
             }
             bytes = header.frame_bytes();
@@ -250,7 +254,9 @@ impl SegmentLog {
         let mut at = 0;
         while at + HEADER_BYTES <= buffer.len() {
             let header = FrameHeader::decode(&buffer[at..], piece.file.salt);
-            let sound = header.filter(|header| header.next_offset > gathered.chunk.next_offset);
+            // One that reaches beyond them all would never be asked for, and hide what comes after it.
+            let follows = gathered.chunk.next_offset.0 + 1..=piece.log_end.0;
+            let sound = header.filter(|header| follows.contains(&header.next_offset.0));
             let Some(header) = sound else { return Err(self.damaged(piece, gathered)) };
             let payload = at + HEADER_BYTES..at + header.frame_bytes() as usize;
             if payload.end > buffer.len() {

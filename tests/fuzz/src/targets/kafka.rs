@@ -25,6 +25,8 @@ pub struct Messages;
 /// One message in one version.
 struct Shape {
     version: i16,
+    /// Not embedded in others.
+    is_api: bool,
     feed: fn(i16, Way, Bytes) -> Result<usize, DecodeError>,
     seed: fn(i16, Way) -> Vec<u8>,
 }
@@ -110,12 +112,14 @@ macro_rules! shapes {
                 $(for version in $module::$request::VERSIONS {
                     shapes.push(Shape {
                         version,
+                        is_api: true,
                         feed: feed_api::<$module::$request>,
                         seed: seed_api::<$module::$request>,
                     });
                 })*
                 $(for version in $versions {
-                    shapes.push(Shape { version, feed: feed_embedded::<$message>, seed: seed_embedded::<$message> });
+                    let (feed, seed) = (feed_embedded::<$message>, seed_embedded::<$message>);
+                    shapes.push(Shape { version, is_api: false, feed, seed });
                 })*
                 shapes
             })
@@ -151,6 +155,15 @@ shapes! {
         OffsetCommitValue 0..=4;
         GroupMetadataKey 2..=2;
         GroupMetadataValue 0..=4;
+}
+
+/// Every API's request in every version, as a client frames it: with nothing in it.
+pub(super) fn request_frames() -> impl Iterator<Item = Vec<u8>> {
+    shapes().iter().filter(|shape| shape.is_api).map(|shape| {
+        // What the shape gives is without the length before it.
+        let body = (shape.seed)(shape.version, Way::RequestFrame);
+        [&(body.len() as i32).to_be_bytes(), body.as_slice()].concat()
+    })
 }
 
 /// The first two bytes say which shape, in ten bits and more, and which way, in the upper ones of the first.

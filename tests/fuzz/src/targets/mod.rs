@@ -1,18 +1,37 @@
 //! The targets, one file each.
 
+mod batches;
+mod config;
+mod frames;
 mod kafka;
+mod listener;
+mod log_files;
+mod plugin;
+mod raft;
+mod replication;
 
 use crate::target::Target;
 
 /// Every target, in the order they are run.
 pub fn all() -> Vec<Box<dyn Target>> {
-    vec![Box::new(kafka::Messages)]
+    vec![
+        Box::new(kafka::Messages),
+        Box::new(batches::Batches),
+        Box::new(frames::Frames),
+        Box::new(raft::Raft),
+        Box::new(replication::Replication),
+        Box::new(plugin::Plugins),
+        Box::new(config::Configurations),
+        Box::new(log_files::LogFiles),
+        Box::new(listener::Listeners),
+    ]
 }
 
 /// The inputs kept in the repository for a target; empty where its own seeds are enough.
 pub fn corpus(name: &str) -> &'static str {
     match name {
         "kafka" => include_str!("../../corpus/kafka.txt"),
+        "log-files" => include_str!("../../corpus/log-files.txt"),
         _ => "",
     }
 }

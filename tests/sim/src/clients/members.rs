@@ -221,6 +221,8 @@ impl World {
 
     /// Joins, and takes part until there is another generation. False where this member is no more.
     async fn live_a_generation(self: &Rc<Self>, own: &mut Own) -> bool {
+        // Before it joins: what is there only after the shares were made must make it join again.
+        let known_topics = self.to_be_read();
         let Some(joined) = self.join(own).await else { return true };
         match joined.error {
             None => {}
@@ -254,17 +256,17 @@ impl World {
         };
         let mut positions: BTreeMap<LogId, Offset> =
             known.into_iter().map(|(log, offset)| (log, Offset(offset.unwrap_or(0)))).collect();
-        self.read_and_commit(own, &share, &mut positions).await
+        self.read_and_commit(own, &share, &known_topics, &mut positions).await
     }
 
     async fn read_and_commit(
         self: &Rc<Self>,
         own: &mut Own,
         share: &Share,
+        known_topics: &Share,
         positions: &mut BTreeMap<LogId, Offset>,
     ) -> bool {
         let mut committed = positions.clone();
-        let known_topics = self.to_be_read();
         loop {
             let pause = self.sim.roll(|dice| dice.span(Duration::from_millis(50), Duration::from_millis(500)));
             self.sim.sleep(WORLD, pause).await;
@@ -308,7 +310,7 @@ impl World {
             };
             match answer {
                 // As a client that sees another number of partitions.
-                Some(Ok(())) if self.to_be_read() != known_topics => return true,
+                Some(Ok(())) if self.to_be_read() != *known_topics => return true,
                 Some(Ok(()) | Err(None | Some(GroupError::NotAvailable))) | None => {}
                 Some(Err(Some(GroupError::UnknownMember))) => return false,
                 Some(Err(Some(_))) => return true,

@@ -310,11 +310,20 @@ fn listen(stream: &mut TcpStream) -> (Vec<u32>, bool) {
     (answers, false)
 }
 
-/// What was answered: how much, by API and version; and of each connection, how often, and whether the broker closed it.
-type Told = (BTreeMap<(i16, i16), u32>, Vec<(usize, bool)>);
+/// What came of a story.
+#[derive(Default)]
+struct Told {
+    /// How much was answered, by API and version.
+    by_api: BTreeMap<(i16, i16), u32>,
+    /// Of each connection: how often it was answered, and whether the broker closed it.
+    ends: Vec<(usize, bool)>,
+    /// Somebody has asked something, answered in time or not.
+    has_asked: bool,
+}
 
 /// Tells a story.
 fn tell(address: SocketAddr, mut input: &[u8]) -> io::Result<Told> {
+    let mut told = Told::default();
     let mut connections: [Option<Rude>; CONNECTIONS] = [const { None }; CONNECTIONS];
     while let Some((head, rest)) = input.split_first_chunk::<HEAD_BYTES>() {
         let length = usize::from(u16::from_be_bytes([head[1], head[2]])).min(rest.len());
@@ -329,7 +338,9 @@ fn tell(address: SocketAddr, mut input: &[u8]) -> io::Result<Told> {
             *place = Some(Rude { stream, asked: Vec::new() });
         }
         let Some(rude) = place else { continue };
-        rude.asked.extend(asked(bytes));
+        let asked = asked(bytes);
+        told.has_asked |= asked.is_some();
+        rude.asked.extend(asked);
         // The broker may have closed it, which it may; the next piece for it then goes nowhere, too.
         let _closed = rude.stream.write_all(bytes);
         match head[0] >> 6 {
@@ -339,14 +350,13 @@ fn tell(address: SocketAddr, mut input: &[u8]) -> io::Result<Told> {
             _ => {}
         }
     }
-    let (mut by_api, mut ends) = (BTreeMap::new(), Vec::new());
     for mut rude in connections.into_iter().flatten() {
         let _closed = rude.stream.shutdown(Shutdown::Write);
         let (answers, is_closed) = listen(&mut rude.stream);
-        ends.push((answers.len().min(4), is_closed));
-        by_api.extend(rude.asked.into_iter().zip(answers));
+        told.ends.push((answers.len().min(4), is_closed));
+        told.by_api.extend(rude.asked.into_iter().zip(answers));
     }
-    Ok((by_api, ends))
+    Ok(told)
 }
 
 impl Target for Listeners {
@@ -421,8 +431,8 @@ impl Target for Listeners {
             *place = Some(broker);
         }
         match told {
-            Ok((by_api, ends)) if !by_api.is_empty() => Seen::taken((by_api, ends)),
-            Ok((_, ends)) => Seen::refused(ends, None),
+            Ok(Told { by_api, ends, has_asked: true }) => Seen::taken((by_api, ends)),
+            Ok(Told { ends, .. }) => Seen::refused(ends, None),
             Err(why) => panic!("the broker lets nobody in: {why}"),
         }
     }

@@ -26,6 +26,8 @@ const TOPIC: TopicId = TopicId([9; 16]);
 /// Small, so that a log of a few hundred bytes has several segments.
 const SEGMENT_BYTES: u64 = 400;
 const JOURNAL_BYTES: u64 = 16 << 10;
+/// Where a segment may begin.
+const BASES: [i64; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1_000];
 /// Bytes before a file's: its number, and its length in two.
 const HEAD_BYTES: usize = 3;
 /// A read through a damaged log goes on behind the damage so many times at most.
@@ -41,7 +43,7 @@ fn names() -> Vec<PathBuf> {
     for partition in 0..2 {
         let dir = PathBuf::from(id(partition).to_string());
         names.push(dir.join("control"));
-        for base in [0, 2, 4, 5, 6, 8, 9, 10, 1_000] {
+        for base in BASES {
             names.push(dir.join(format!("{base:020}.log")));
             names.push(dir.join(format!("{base:020}.index")));
         }
@@ -172,9 +174,7 @@ fn find(process: &Process, log: LogId) -> (Found, Option<Arc<dyn Wal>>) {
 
 /// Every sound frame in any of the files: where it belongs, and what it holds.
 fn sound_frames(disk: &MemoryDisk) -> Frames {
-    let salts: Vec<u32> = (0..2)
-        .flat_map(|partition| [0, 2, 4, 5, 6, 8, 9, 10, 1_000].map(|base| salt(id(partition), Offset(base))))
-        .collect();
+    let salts: Vec<u32> = (0..2).flat_map(|partition| BASES.map(|base| salt(id(partition), Offset(base)))).collect();
     let mut sound = BTreeSet::new();
     for (_, bytes) in disk.files() {
         for at in 0..bytes.len() {

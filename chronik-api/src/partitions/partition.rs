@@ -33,7 +33,11 @@ use chronik_core::wal::{Appended, Chunk, LogState, ReadRange, Wal, WalError};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+
+/// When the disk is full: how long until a log that is to be cut is tried again. Room does not come in less.
+const CUT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a waiting producer is told: stored as it asked, or perhaps not; if nothing comes any more, the latter.
 pub type AckReceiver = oneshot::Receiver<Result<(), Abandoned>>;
@@ -470,7 +474,17 @@ impl Partition {
 
     /// Cuts a follower's log and reads it back.
     async fn cut(self: &Arc<Self>, cut: Cut) {
-        match self.cut_and_recover(cut).await {
+        let outcome = loop {
+            match self.cut_and_recover(cut).await {
+                // The log is as it was: it is cut when there is room. Until then this replica takes no part.
+                Err(RecoverError::Log(WalError::Full)) if !self.is_closed() => {
+                    self.warn(&WalError::Full, "the log cannot be cut to what its leader has: tried again");
+                    tokio::time::sleep(CUT_AGAIN_AFTER).await;
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(recovered) => {
                 tracing::info!(
                     topic = self.topic,

@@ -15,8 +15,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// It failed while it was trimmed, say; and tells nobody who does not ask.
-struct FailedLog;
+/// It failed while it was trimmed, say; and tells nobody who does not ask. Or it has not failed, and takes everything.
+struct FailedLog {
+    takes_more: bool,
+}
 
 impl Wal for FailedLog {
     fn state(&self) -> LogState {
@@ -27,6 +29,9 @@ impl Wal for FailedLog {
         run: Run,
         _: Done<Result<Appended, WalError>>,
     ) -> Result<Started<Result<Appended, WalError>>, Box<Rejected>> {
+        if self.takes_more {
+            return Ok(Started::Later);
+        }
         Err(Box::new(Rejected { why: Refused::Failed, run }))
     }
     fn sync(&self, _: Offset, _: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>> {
@@ -72,29 +77,49 @@ impl<T> Inbox<T> for Nobody {
     fn deliver(&self, _: u64, _: T) {}
 }
 
-#[test]
-fn a_leader_whose_log_has_failed_behind_its_back_goes_offline_with_the_first_batch_that_is_refused() {
-    let me = NodeId(1);
-    let now = Now { monotonic: Monotonic(Duration::ZERO), wall: Timestamp(1) };
+fn driver_over(log: FailedLog, part: Part, epoch: i32, now: Now) -> PartitionDriver<()> {
+    let first = Assumption { epoch: LeaderEpoch(epoch), durability: Durability::Fsync, throttled: false, part };
+    let inboxes = Inboxes { written: Arc::new(Nobody), durable: Arc::new(Nobody), read: Arc::new(Nobody) };
+    let environment = Environment { node: ME, log: Arc::new(log), inboxes, throttles: Throttles::unlimited() };
+    PartitionDriver::new(environment, Recovered::empty(LogState::default()), first, BTreeSet::new(), now)
+}
+
+fn lead() -> Part {
     let membership = Membership {
-        replicas: BTreeSet::from([me, NodeId(2)]),
-        in_sync: BTreeSet::from([me, NodeId(2)]),
+        replicas: BTreeSet::from([ME, NodeId(2)]),
+        in_sync: BTreeSet::from([ME, NodeId(2)]),
         in_sync_min: 1,
         partition_epoch: 0,
     };
-    let lead = Assumption {
-        epoch: LeaderEpoch(0),
-        durability: Durability::Fsync,
-        throttled: false,
-        part: Part::Lead { membership, lag_max: Duration::from_secs(1) },
-    };
-    let inboxes = Inboxes { written: Arc::new(Nobody), durable: Arc::new(Nobody), read: Arc::new(Nobody) };
-    let recovered = Recovered::empty(LogState::default());
-    let environment = Environment { node: me, log: Arc::new(FailedLog), inboxes, throttles: Throttles::unlimited() };
-    let mut driver: PartitionDriver<()> = PartitionDriver::new(environment, recovered, lead, BTreeSet::new(), now);
+    Part::Lead { membership, lag_max: Duration::from_secs(1) }
+}
+
+fn batch() -> CheckedBatch {
     let mut builder = Builder::new(Timestamp(1));
     builder.push(&RecordOut { value: Some(b"one"), ..RecordOut::default() });
-    let refused = driver.append(CheckedBatch::trusted(builder.build()), Acks::All, Some(()), now);
+    CheckedBatch::trusted(builder.build())
+}
+
+const ME: NodeId = NodeId(1);
+const NOW: Now = Now { monotonic: Monotonic(Duration::ZERO), wall: Timestamp(1) };
+
+#[test]
+fn a_replica_whose_log_could_not_be_cut_takes_nothing_when_it_is_made_the_leader_before_the_controller_knows() {
+    let follow = Part::Follow { leader: Some(NodeId(2)), unclean_epoch: None };
+    let mut driver = driver_over(FailedLog { takes_more: true }, follow, 0, NOW);
+    // What it believes of its log is more than there is: a batch written after that would leave a hole before it.
+    driver.cut_failed(WalError::Full, NOW);
+    let next = Assumption { epoch: LeaderEpoch(1), durability: Durability::Fsync, throttled: false, part: lead() };
+    driver.assume(next, NOW);
+    assert!(driver.leader().is_some() && driver.has_failed());
+    let refused = driver.append(batch(), Acks::Leader, Some(()), NOW);
+    assert!(matches!(refused, Err(AppendError::Log(Refused::Failed))), "{refused:?}");
+}
+
+#[test]
+fn a_leader_whose_log_has_failed_behind_its_back_goes_offline_with_the_first_batch_that_is_refused() {
+    let mut driver = driver_over(FailedLog { takes_more: false }, lead(), 0, NOW);
+    let refused = driver.append(batch(), Acks::All, Some(()), NOW);
     assert!(matches!(refused, Err(AppendError::Log(Refused::Failed))), "{refused:?}");
     // So the controller hears of it, and another replica leads.
     assert!(driver.has_failed());

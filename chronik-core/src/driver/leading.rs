@@ -34,6 +34,10 @@ impl<K> PartitionDriver<K> {
     /// Appends a batch at the log's end, unless it is a duplicate; `key`, if given, is answered when `acks` is met.
     pub fn append(&mut self, batch: CheckedBatch, acks: Acks, key: Option<K>, now: Now) -> Result<Placed, AppendError> {
         let Role::Leader(leader) = &mut self.role else { return Err(AppendError::NotLeader) };
+        if self.failed {
+            // Also where the log itself takes more, as after a cut that failed: what this role believes of it may not be so.
+            return Err(AppendError::Log(Refused::Failed));
+        }
         let placed = match leader.admit(batch, acks)? {
             Admitted::Duplicate(earlier) => {
                 let (base_offset, next_offset) = (earlier.base_offset, earlier.last_offset + 1);

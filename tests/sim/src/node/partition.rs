@@ -93,6 +93,9 @@ pub struct Partition {
     me: RefCell<std::rc::Weak<Partition>>,
 }
 
+/// When the disk is full: how long until a log that is to be cut is tried again.
+const CUT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Everything a log holds, in order; or what can be read of it, and where that ends.
 pub async fn read_all(log: &dyn Wal) -> Result<(Vec<PlacedBatch>, Option<Offset>), WalError> {
     let state = log.state();
@@ -406,7 +409,15 @@ impl Partition {
     }
 
     async fn cut(self: Rc<Self>, cut: Cut) {
-        match self.cut_and_recover(cut).await {
+        let outcome = loop {
+            match self.cut_and_recover(cut).await {
+                Err(WalError::Full) if !self.is_closed() => {
+                    self.around.sim.sleep(self.around.process, CUT_AGAIN_AFTER).await;
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(recovered) => {
                 let end = recovered.log.end;
                 self.around.sim.tell(|| format!("n{} cut {} to {end}", self.around.node, self.id));

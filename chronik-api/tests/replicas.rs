@@ -617,6 +617,9 @@ async fn a_leader_that_reads_damage_gives_up_and_is_filled_again_by_the_next_one
     assert_eq!(cluster.nodes[&NodeId(2)].offline(), [LOG], "another one has to lead");
     let refused = cluster.append(2, "d", Acks::All).await;
     assert!(refused.is_err(), "{refused:?}");
+    // What it believes of its log may not be so, and cannot be saved before something of it is dropped.
+    assert!(cluster.replica(2).trim(Offset(1)).await.is_err());
+    assert_eq!(cluster.replica(2).log_state().start, Offset(0));
     // While it counts as in sync it stays as it is.
     let second = Facts { epoch: 1, leader: 1, ..first };
     cluster.tell(&[1, 2, 3], second).await;

@@ -29,7 +29,7 @@ use chronik_core::partition::replicas::{InSyncQuestion, Membership};
 use chronik_core::pending::{Inbox, Pending};
 use chronik_core::replication::{Message, ReplicationChannel};
 use chronik_core::time::{Monotonic, Now, Timestamp};
-use chronik_core::wal::{Appended, Chunk, LogState, ReadRange, Wal, WalError};
+use chronik_core::wal::{Appended, Cause, Chunk, LogState, ReadRange, Wal, WalError};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -555,7 +555,11 @@ impl Partition {
 
     /// Drops what lies below `upto`, for good: saves first what only the dropped part of the log knew.
     pub async fn trim(self: &Arc<Self>, upto: Offset) -> Result<Offset, WalError> {
-        self.save_checkpoint().await?;
+        if !self.save_checkpoint().await? {
+            return Err(WalError::Failed(Cause::new(
+                "what its log holds is not known for now, so that nothing is dropped",
+            )));
+        }
         let trimmed = {
             let _serialised = lock(&self.driver);
             Pending::start(|done| self.log.truncate_prefix(upto, done))
@@ -567,10 +571,10 @@ impl Partition {
         Ok(start)
     }
 
-    /// Saves producers and epochs beside the log.
-    pub async fn save_checkpoint(&self) -> Result<(), WalError> {
+    /// Saves producers and epochs beside the log; false if they are not known, as while it is being cut.
+    pub async fn save_checkpoint(&self) -> Result<bool, WalError> {
         let _alone = self.saving.lock().await;
-        let Some(checkpoint) = lock(&self.driver).checkpoint() else { return Ok(()) };
+        let Some(checkpoint) = lock(&self.driver).checkpoint() else { return Ok(false) };
         let upto = checkpoint.upto;
         self.checkpointed_watermark.store(checkpoint.high_watermark.0.unsigned_abs(), Ordering::Relaxed);
         let checkpoint = checkpoint.encode();
@@ -578,7 +582,8 @@ impl Partition {
         // What the checkpoint speaks of must not be lost while the checkpoint is kept.
         Pending::start(|done| self.log.sync(upto, done)).await?;
         let entries = vec![(META_KEY.to_owned(), Some(Bytes::from(checkpoint)))];
-        Pending::start(|done| self.log.meta_put(entries, done)).await
+        Pending::start(|done| self.log.meta_put(entries, done)).await?;
+        Ok(true)
     }
 
     /// More is committed than the last checkpoint says.

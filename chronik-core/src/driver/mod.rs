@@ -453,10 +453,11 @@ impl<K> PartitionDriver<K> {
     }
 
     /// What to save so that a restart need not read what lies below the log's present end; `None` while the log is being
-    /// cut, since what this machine believes of it is not so then. The log must have made it durable before the checkpoint
+    /// cut, or has failed, since what this machine believes of it may not be so then. The log must have made it durable before the checkpoint
     /// is of use.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         match &self.role {
+            _ if self.failed => None,
             Role::Leader(leader) => Some(leader.checkpoint()),
             Role::Follower(follower, _) => follower.checkpoint(),
         }

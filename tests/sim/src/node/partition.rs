@@ -456,7 +456,9 @@ impl Partition {
     }
 
     pub async fn trim(&self, upto: Offset) -> Result<Offset, WalError> {
-        self.save_checkpoint().await?;
+        if !self.save_checkpoint().await? {
+            return Err(WalError::Failed(Cause::new("what its log holds is not known for now")));
+        }
         let trimmed = Pending::start(|done| self.log.truncate_prefix(upto, done));
         self.report();
         trimmed.await?;
@@ -465,16 +467,16 @@ impl Partition {
         Ok(start)
     }
 
-    pub async fn save_checkpoint(&self) -> Result<(), WalError> {
+    pub async fn save_checkpoint(&self) -> Result<bool, WalError> {
         let _alone = self.saving.lock().await;
-        let Some(checkpoint) = self.driver.borrow().checkpoint() else { return Ok(()) };
+        let Some(checkpoint) = self.driver.borrow().checkpoint() else { return Ok(false) };
         let (upto, watermark) = (checkpoint.upto, checkpoint.high_watermark);
         let checkpoint = checkpoint.encode();
         Pending::start(|done| self.log.sync(upto, done)).await?;
         let entries = vec![(META_KEY.to_owned(), Some(Bytes::from(checkpoint)))];
         Pending::start(|done| self.log.meta_put(entries, done)).await?;
         self.checkpointed_watermark.set(watermark);
-        Ok(())
+        Ok(true)
     }
 
     pub fn checkpointed_watermark(&self) -> Offset {

@@ -139,9 +139,11 @@ pub(super) fn kind(value: &Value) -> &'static str {
 fn nearest(key: &str, siblings: &[&str]) -> Option<String> {
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
     let near = |candidate: &str| {
-        let distance = strsim::damerau_levenshtein(name, candidate);
         // A third of the letters may differ; one of them always may.
-        (distance <= (name.len().max(candidate.len()) / 3).max(1)).then_some(distance)
+        let most = (name.len().max(candidate.len()) / 3).max(1);
+        // Who is that much longer need not be compared letter by letter: of a very long name that would take a while.
+        let is_near = name.chars().count().abs_diff(candidate.chars().count()) <= most;
+        is_near.then(|| strsim::damerau_levenshtein(name, candidate)).filter(|distance| *distance <= most)
     };
     let of_table = siblings.iter().filter_map(|sibling| near(sibling).map(|distance| (distance, *sibling))).min();
     if let Some((_, sibling)) = of_table {

@@ -1,8 +1,6 @@
 //! What is fed, and what a feeding tells.
 
-use crate::watch::SLOW;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
 
 /// Inputs are no longer than this unless a target says otherwise: long enough for a message of thousands of elements, short
 /// enough for hundreds of thousands of executions per second.
@@ -66,11 +64,6 @@ pub trait Target: Sync {
 
     fn input_bytes_max(&self) -> usize {
         INPUT_BYTES_MAX
-    }
-
-    /// An execution that takes longer, twice in a row, fails.
-    fn patience(&self) -> Duration {
-        SLOW
     }
 
     /// Memory that an execution may need whatever its input is, beyond [`crate::memory::BASE_BYTES`]; the target says why.

@@ -3,8 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An execution that takes longer than this, twice in a row, fails, unless its target has more patience. Inputs are a few
-/// kilobytes: most take microseconds.
+/// An execution that works for longer than this, twice in a row, fails. Inputs are a few kilobytes: most take microseconds.
 pub const SLOW: Duration = Duration::from_secs(1);
 /// One that has not come back after this is taken never to. Far above [`SLOW`], since a machine may have other things to do.
 pub const HUNG: Duration = Duration::from_secs(30);

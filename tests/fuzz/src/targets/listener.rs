@@ -463,11 +463,6 @@ impl Target for Listeners {
         2 * 1024
     }
 
-    /// Sockets, timers and other threads take part, and now and then a broker is stopped and the next one started.
-    fn patience(&self) -> Duration {
-        PATIENCE
-    }
-
     /// A broker and its runtime are started on the thread that feeds.
     fn more_memory_bytes(&self) -> usize {
         64 << 20

@@ -236,7 +236,13 @@ impl Picture {
                 self.committed_offsets.insert(*log, *offset);
                 self.happened.push("offset of a group committed");
             }
-            Fact::OffsetFetched { .. } => self.happened.push("offset of a group fetched"),
+            Fact::OffsetFetched { log, offset, .. } => {
+                // A commit may have been stored by a coordinator that did not live to say so.
+                if let Some(offset) = offset {
+                    self.committed_offsets.insert(*log, Offset(*offset));
+                }
+                self.happened.push("offset of a group fetched");
+            }
             Fact::Read { .. } | Fact::Latest { .. } | Fact::Assigned { .. } => {}
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! **Why a lock.** Most commands are heartbeats and commits, which take a microsecond; handing each to a task would cost
 //! the connection two wake-ups. Nothing is awaited under it, and it is taken before a partition's, never after.
 
-use super::loading;
+use super::loading::{self, LoadError};
 use crate::clock::Clock;
 use crate::partitions::Partition;
 use crate::partitions::partition::AckReceiver;
@@ -17,11 +17,18 @@ use chronik_core::group::{Coordinator, Effect, Reply, Settings};
 use chronik_core::ids::Offset;
 use chronik_core::partition::leader::Acks;
 use chronik_core::time::Now;
+use chronik_core::wal::WalError;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+
+/// How long until groups that could not be read back are read again; twice as long each time, up to the latter: what is
+/// wrong with a disk may be over in a moment, or not before somebody mends it.
+const LOAD_AGAIN_FIRST: Duration = Duration::from_millis(500);
+const LOAD_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// What a waiting request is answered through.
 pub type Key = oneshot::Sender<Reply>;
@@ -29,6 +36,7 @@ pub type Key = oneshot::Sender<Reply>;
 /// A coordinator and its partition.
 pub struct Shard {
     partition: Arc<Partition>,
+    settings: Settings,
     clock: Clock,
     /// Changed under the lock of `state`.
     loaded: AtomicBool,
@@ -66,8 +74,13 @@ impl Shard {
             partition,
             clock,
             loaded: AtomicBool::new(false),
-            state: Mutex::new(State { coordinator: Coordinator::new(settings), awaiting: VecDeque::new(), trim: None }),
+            state: Mutex::new(State {
+                coordinator: Coordinator::new(settings.clone()),
+                awaiting: VecDeque::new(),
+                trim: None,
+            }),
             changed: Notify::new(),
+            settings,
         })
     }
 
@@ -162,18 +175,33 @@ impl Shard {
         }
     }
 
-    /// Loads the groups, then waits for commits and deadlines, for ever. `is_gone` gives, when the groups are loaded, a
-    /// judgement on whether an offset's topic, by its name and the id that it was committed with, is there no more.
-    pub async fn run<G: Fn(&str, &CommittedOffset) -> bool>(self: Arc<Self>, is_gone: impl FnOnce() -> G) {
-        let loaded = loading::load(&self.partition, |key, value| self.lock().coordinator.replay(key, value)).await;
-        if let Err(failure) = loaded {
+    /// Reads the groups back, again and again until that succeeds, or until somebody else leads and this task is ended.
+    async fn load(&self) {
+        let mut pause = LOAD_AGAIN_FIRST;
+        loop {
+            let replay = |key, value| self.lock().coordinator.replay(key, value);
+            let Err(failure) = loading::load(&self.partition, replay).await else { return };
             tracing::error!(
                 partition = self.partition.index(),
                 error = &failure as &dyn std::error::Error,
-                "groups cannot be read back: they stay unavailable until the broker is restarted"
+                again_in_ms = pause.as_millis() as u64,
+                "groups cannot be read back: they are unavailable until that succeeds, here or where another replica leads"
             );
-            return;
+            if let LoadError::Log(WalError::Corrupt { offset }) = failure {
+                // Another replica leads then, if there is one.
+                self.partition.found_damaged(offset);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(LOAD_AGAIN_MAX);
+            // It begins anew: what was read before it failed would be there twice.
+            self.lock().coordinator = Coordinator::new(self.settings.clone());
         }
+    }
+
+    /// Loads the groups, then waits for commits and deadlines, for ever. `is_gone` gives, when the groups are loaded, a
+    /// judgement on whether an offset's topic, by its name and the id that it was committed with, is there no more.
+    pub async fn run<G: Fn(&str, &CommittedOffset) -> bool>(self: Arc<Self>, is_gone: impl FnOnce() -> G) {
+        self.load().await;
         self.with(|coordinator, now| {
             coordinator.loaded(now, is_gone());
             self.loaded.store(true, Ordering::Release);

@@ -12,7 +12,7 @@ use super::checkpoint::Checkpoint;
 use super::epochs::Epochs;
 use super::producers::{self, AppendedBatch, Producers, Verdict};
 use super::recovery::Recovered;
-use super::replicas::{Due, InSyncQuestion, LeaderLog, Membership, News, Replicas};
+use super::replicas::{Due, InSyncQuestion, LeaderLog, Membership, News, Replicas, Source};
 use crate::batch::{CheckedBatch, Header};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::payload::Payload;
@@ -224,6 +224,7 @@ impl<K> Leader<K> {
         let header = stamped.header;
         debug_assert_eq!(header.base_offset, self.log_end, "a batch is ordered where it was admitted");
         self.log_end = header.next_offset();
+        self.replicas.ordered(header.size_bytes() as u64);
         self.producers.note(&header, now);
         self.epochs.note(header.leader_epoch, header.base_offset);
     }
@@ -349,23 +350,27 @@ impl<K> Leader<K> {
         News { high_watermark: self.high_watermark, log_start: self.log_start }
     }
 
+    fn source(&self, news: News) -> Source {
+        Source { log_end: self.log_end, news, is_awaited: !self.awaiting_committed.is_empty() }
+    }
+
     /// What is to be sent to a follower now.
     pub fn due(&self, now: Monotonic, follower: NodeId) -> Option<Due> {
         if self.failed {
             return None;
         }
-        self.replicas.due(now, follower, self.log_end, self.news())
+        self.replicas.due(now, follower, self.source(self.news()))
     }
 
     /// Records up to `next`, and the news, were sent.
     pub fn sent(&mut self, now: Monotonic, follower: NodeId, next: Offset, bytes: u64, news: News) {
-        self.replicas.sent(now, follower, next, bytes, news);
+        self.replicas.sent(now, follower, next, bytes, self.source(news));
     }
 
     /// When somebody is to be looked at again with [`Leader::due`], whatever happens until then; those whose next message
     /// is being made are looked at when it is sent.
     pub fn deadline(&self, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
-        if self.failed { None } else { self.replicas.due_at(self.log_end, self.news(), is_being_made) }
+        if self.failed { None } else { self.replicas.due_at(self.source(self.news()), is_being_made) }
     }
 
     /// A throttled follower gets no records before then, as long as nobody waits for what it lacks.

@@ -11,6 +11,10 @@
 //! **Throttled** is only who does not count: [`Replicas::hold`] delays records for those who are not in the maximal set, and
 //! is over for whoever comes into it.
 //!
+//! **What nobody waits for gathers.** A message to a follower costs it a write, a sync and an answer, whatever it carries. So as
+//! long as no producer waits for replicas, a stream has one message of few bytes on its way at a time; what is appended
+//! meanwhile goes when the follower has answered, when it has become much, or after [`GATHER_MAX`].
+//!
 //! **Watermark and size.** It does not advance while fewer replicas are in the applied set than `min.insync.replicas`.
 
 use super::epochs::Epochs;
@@ -24,6 +28,13 @@ use std::time::Duration;
 /// Between two messages to a follower that carry no records there is at least so much: what its consumers see later by that
 /// is next to nothing, and a busy partition would tell of its watermark as often as it sends records.
 const NEWS_ALONE_EVERY: Duration = Duration::from_millis(5);
+
+/// From so many bytes on records do not wait for others: a message's cost is small beside theirs.
+const GATHER_BYTES: u64 = 16 << 10;
+
+/// Nor any longer than this for a follower's answer: where that takes its time, because it is far away, more messages on
+/// their way are better than records that wait.
+const GATHER_MAX: Duration = Duration::from_millis(2);
 
 /// The leader's own log, as of now.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +53,12 @@ struct Stream {
     /// Since the attachment: what may have been sent, and what has been.
     credit_bytes: u64,
     sent_bytes: u64,
+    /// Where what the follower has answered ends.
+    answered: Offset,
+    /// What there is to be sent; so much that it cannot matter, where that is not known.
+    unsent_bytes: u64,
+    /// When records were last sent.
+    records_sent_at: Monotonic,
     /// What it was last told of the watermark and of where the log starts.
     told: News,
     /// When that was last told without records.
@@ -56,6 +73,13 @@ impl Stream {
         if self.next < leader_end { self.credit_bytes.saturating_sub(self.sent_bytes) } else { 0 }
     }
 
+    /// Until when what is there waits for more; see the module's head.
+    fn gathers_until(&self, source: Source) -> Option<Monotonic> {
+        let little = self.unsent_bytes < GATHER_BYTES && !source.is_awaited;
+        let gathers = little && self.answered < self.next && self.credit_for(source.log_end) > 0;
+        gathers.then(|| self.records_sent_at + GATHER_MAX)
+    }
+
     /// News go with records where there are any. Alone they go at once where that is rare.
     fn may_tell_alone_at(&self) -> Monotonic {
         self.told_alone_at.map_or(Monotonic(Duration::ZERO), |at| at + NEWS_ALONE_EVERY)
@@ -67,6 +91,15 @@ impl Stream {
 pub struct News {
     pub high_watermark: Offset,
     pub log_start: Offset,
+}
+
+/// The leader, as far as its streams depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    pub log_end: Offset,
+    pub news: News,
+    /// Producers wait for what followers have.
+    pub is_awaited: bool,
 }
 
 /// What is to be sent to a follower next.
@@ -258,6 +291,9 @@ impl Replicas {
             next: attach.log_end,
             credit_bytes: attach.credit_bytes,
             sent_bytes: 0,
+            answered: attach.log_end,
+            unsent_bytes: if attach.log_end < log.end { u64::MAX / 2 } else { 0 },
+            records_sent_at: now,
             told: News { high_watermark: log.high_watermark, log_start: Offset::ZERO },
             told_alone_at: None,
             held_until: None,
@@ -278,6 +314,7 @@ impl Replicas {
             return;
         }
         stream.credit_bytes = stream.credit_bytes.max(progress.credit_bytes);
+        stream.answered = stream.answered.max(progress.written_end);
         replica.log_start = progress.log_start;
         replica.written_end = replica.written_end.max(progress.written_end);
         replica.durable_end = replica.durable_end.max(progress.durable_end.min(progress.written_end));
@@ -298,25 +335,40 @@ impl Replicas {
         }
     }
 
+    /// The leader's log has got so many bytes more.
+    pub fn ordered(&mut self, bytes: u64) {
+        for stream in self.followers.values_mut().filter_map(|replica| replica.stream.as_mut()) {
+            stream.unsent_bytes = stream.unsent_bytes.saturating_add(bytes);
+        }
+    }
+
     /// What is to be sent to a follower now: records, or what is new about them. `None` without a stream, if it has been
     /// sent and told everything, or if it is to come a little later ([`Replicas::due_at`]).
-    pub fn due(&self, now: Monotonic, node: NodeId, leader_end: Offset, news: News) -> Option<Due> {
+    pub fn due(&self, now: Monotonic, node: NodeId, source: Source) -> Option<Due> {
         let stream = self.followers.get(&node)?.stream?;
+        if stream.gathers_until(source).is_some_and(|until| until > now) {
+            // The records tell the news.
+            return None;
+        }
         let is_held = self.held_until(node, &stream).is_some_and(|until| until > now);
-        let credit = if is_held { 0 } else { stream.credit_for(leader_end) };
-        let tell = stream.told != news && stream.may_tell_alone_at() <= now;
+        let credit = if is_held { 0 } else { stream.credit_for(source.log_end) };
+        let tell = stream.told != source.news && stream.may_tell_alone_at() <= now;
         (credit > 0 || tell).then_some(Due { from: stream.next, bytes_max: credit })
     }
 
     /// When [`Replicas::due`] has something for somebody at the latest, if no records come before; but not for those whose
     /// next message is being made already: that tells the news too, and is looked at when it is sent.
-    pub fn due_at(&self, leader_end: Offset, news: News, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
+    pub fn due_at(&self, source: Source, is_being_made: impl Fn(NodeId) -> bool) -> Option<Monotonic> {
         let streams = self.followers.iter().filter(|(node, _)| !is_being_made(**node));
         let due_at = |(node, replica): (&NodeId, &Replica)| {
             let stream = replica.stream?;
-            let untold = (stream.told != news).then(|| stream.may_tell_alone_at());
-            let held = self.held_until(*node, &stream).filter(|_| stream.credit_for(leader_end) > 0);
-            untold.into_iter().chain(held).min()
+            let untold = (stream.told != source.news).then(|| stream.may_tell_alone_at());
+            let held = self.held_until(*node, &stream).filter(|_| stream.credit_for(source.log_end) > 0);
+            match stream.gathers_until(source) {
+                // Then records go, unless the throttle holds them.
+                Some(until) if held.is_none() => Some(until),
+                gathers => untold.into_iter().chain(held).min().map(|at| gathers.map_or(at, |until| at.max(until))),
+            }
         };
         streams.filter_map(due_at).min()
     }
@@ -345,15 +397,18 @@ impl Replicas {
     }
 
     /// Records up to `next`, and the news, were sent.
-    pub fn sent(&mut self, now: Monotonic, node: NodeId, next: Offset, bytes: u64, news: News) {
+    pub fn sent(&mut self, now: Monotonic, node: NodeId, next: Offset, bytes: u64, source: Source) {
         if let Some(stream) = self.followers.get_mut(&node).and_then(|replica| replica.stream.as_mut()) {
             stream.next = stream.next.max(next);
             stream.sent_bytes += bytes;
-            stream.told = news;
+            stream.unsent_bytes =
+                if stream.next < source.log_end { stream.unsent_bytes.saturating_sub(bytes) } else { 0 };
+            stream.told = source.news;
             if bytes == 0 {
                 stream.told_alone_at = Some(now);
             } else {
                 stream.held_until = None;
+                stream.records_sent_at = now;
             }
         }
     }
@@ -459,6 +514,10 @@ mod tests {
         Progress { epoch: EPOCH, log_start: Offset(0), written_end, durable_end, credit_bytes: 100 }
     }
 
+    fn source(log_end: i64, news: News) -> Source {
+        Source { log_end: Offset(log_end), news, is_awaited: false }
+    }
+
     fn replicas(in_sync: &[NodeId], in_sync_min: usize) -> Replicas {
         Replicas::new(ME, EPOCH, Offset(10), Duration::from_secs(1), membership(in_sync, in_sync_min), at(0))
     }
@@ -549,7 +608,7 @@ mod tests {
             None,
             "past the watermark, not yet in the epoch"
         );
-        replicas.sent(at(0), B, Offset(10), 50, News::default());
+        replicas.sent(at(0), B, Offset(10), 50, source(20, News::default()));
         replicas.progress(at(0), B, progress(10, 10), Offset(20));
         assert_eq!(replicas.wanted_in_sync(at(0), log, Durability::Fsync), Some(set(&[ME, B])));
     }
@@ -560,13 +619,13 @@ mod tests {
         let mut replicas = replicas(&[ME, B], 1);
         let news = News { high_watermark: Offset(12), log_start: Offset(0) };
         replicas.attach(at(0), B, attach(15, Some(4)), log(&epochs));
-        let due = |replicas: &Replicas, news| replicas.due(at(1), B, Offset(20), news);
+        let due = |replicas: &Replicas, news| replicas.due(at(1), B, source(20, news));
         assert_eq!(due(&replicas, news), Some(Due { from: Offset(15), bytes_max: 100 }));
-        replicas.sent(at(1), B, Offset(17), 130, news);
+        replicas.sent(at(1), B, Offset(17), 130, source(20, news));
         assert_eq!(due(&replicas, news), None, "no credit");
         let later = News { high_watermark: Offset(15), ..news };
         assert_eq!(due(&replicas, later), Some(Due { from: Offset(17), bytes_max: 0 }));
-        replicas.sent(at(1), B, Offset(17), 0, later);
+        replicas.sent(at(1), B, Offset(17), 0, source(20, later));
         replicas.progress(at(0), B, Progress { credit_bytes: 150, ..progress(17, 17) }, Offset(20));
         assert_eq!(due(&replicas, later), Some(Due { from: Offset(17), bytes_max: 20 }));
         replicas.session_down(B);
@@ -581,18 +640,18 @@ mod tests {
             replicas.attach(at(0), node, attach(15, Some(4)), log(&epochs));
         }
         let news = |to| News { high_watermark: Offset(to), log_start: Offset(0) };
-        let due = |replicas: &Replicas, ms, node| replicas.due(at(ms), node, Offset(20), news(12));
+        let due = |replicas: &Replicas, ms, node| replicas.due(at(ms), node, source(20, news(12)));
         let records = Some(Due { from: Offset(15), bytes_max: 100 });
-        replicas.sent(at(0), B, Offset(15), 0, news(12));
-        replicas.sent(at(0), C, Offset(15), 0, news(12));
+        replicas.sent(at(0), B, Offset(15), 0, source(20, news(12)));
+        replicas.sent(at(0), C, Offset(15), 0, source(20, news(12)));
         replicas.hold(B, at(500));
         replicas.hold(C, at(500));
         assert!(replicas.is_catching_up(B) && !replicas.is_catching_up(C));
         assert_eq!(due(&replicas, 499, C), records, "others wait for what it lacks");
         assert_eq!(due(&replicas, 499, B), None);
-        assert_eq!(replicas.due_at(Offset(20), news(12), |node| node == C), Some(at(500)));
-        assert_eq!(replicas.due_at(Offset(15), news(12), |_| false), None, "there is nothing to be sent then");
-        let told = replicas.due(at(499), B, Offset(20), news(13));
+        assert_eq!(replicas.due_at(source(20, news(12)), |node| node == C), Some(at(500)));
+        assert_eq!(replicas.due_at(source(15, news(12)), |_| false), None, "there is nothing to be sent then");
+        let told = replicas.due(at(499), B, source(20, news(13)));
         assert_eq!(told, Some(Due { from: Offset(15), bytes_max: 0 }), "it hears of the watermark");
         assert_eq!(due(&replicas, 500, B), records);
         replicas.hold(B, at(1_000));
@@ -611,16 +670,63 @@ mod tests {
         replicas.attach(at(0), B, attach(20, Some(4)), log(&epochs));
         let news = |to| News { high_watermark: Offset(to), log_start: Offset(0) };
         let alone = Some(Due { from: Offset(20), bytes_max: 0 });
-        assert_eq!(replicas.due(at(7), B, Offset(20), news(13)), alone, "the first at once");
-        replicas.sent(at(7), B, Offset(20), 0, news(13));
-        assert_eq!(replicas.due_at(Offset(20), news(13), |_| false), None, "nothing is new");
-        assert_eq!(replicas.due(at(8), B, Offset(20), news(14)), None);
-        assert_eq!(replicas.due_at(Offset(20), news(14), |_| false), Some(at(7) + NEWS_ALONE_EVERY));
-        assert_eq!(replicas.due_at(Offset(20), news(14), |to| to == B), None, "its next message tells it");
+        assert_eq!(replicas.due(at(7), B, source(20, news(13))), alone, "the first at once");
+        replicas.sent(at(7), B, Offset(20), 0, source(20, news(13)));
+        assert_eq!(replicas.due_at(source(20, news(13)), |_| false), None, "nothing is new");
+        assert_eq!(replicas.due(at(8), B, source(20, news(14))), None);
+        assert_eq!(replicas.due_at(source(20, news(14)), |_| false), Some(at(7) + NEWS_ALONE_EVERY));
+        assert_eq!(replicas.due_at(source(20, news(14)), |to| to == B), None, "its next message tells it");
         let with_records = Some(Due { from: Offset(20), bytes_max: 100 });
-        assert_eq!(replicas.due(at(9), B, Offset(21), news(14)), with_records, "records wait for nothing");
-        replicas.sent(at(9), B, Offset(21), 50, news(14));
+        assert_eq!(replicas.due(at(9), B, source(21, news(14))), with_records, "records do not wait for them");
+        replicas.sent(at(9), B, Offset(21), 50, source(21, news(14)));
         let last = Some(Due { from: Offset(21), bytes_max: 0 });
-        assert_eq!(replicas.due(at(7) + NEWS_ALONE_EVERY, B, Offset(21), news(15)), last, "and nothing is left untold");
+        assert_eq!(replicas.due(at(7) + NEWS_ALONE_EVERY, B, source(21, news(15))), last, "and nothing is left untold");
+    }
+
+    #[test]
+    fn what_comes_while_little_is_on_its_way_goes_together_when_that_is_answered_or_after_a_while_or_when_it_is_much() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B], 1);
+        let attached = Attach { credit_bytes: 1 << 20, ..attach(20, Some(4)) };
+        replicas.attach(at(0), B, attached, log(&epochs));
+        let news = News { high_watermark: Offset(12), log_start: Offset(0) };
+        replicas.sent(at(0), B, Offset(20), 0, source(20, news));
+        let answer = |to| Progress { credit_bytes: 1 << 20, ..progress(to, to) };
+        let from = |due: Option<Due>| due.filter(|due| due.bytes_max > 0).map(|due| due.from.0);
+        replicas.ordered(100);
+        assert_eq!(from(replicas.due(at(1), B, source(21, news))), Some(20), "nothing is on its way");
+        replicas.sent(at(1), B, Offset(21), 100, source(21, news));
+        assert_eq!(replicas.due_at(source(21, news), |_| false), None, "there is nothing to be sent");
+        replicas.ordered(100);
+        let later = News { high_watermark: Offset(20), ..news };
+        assert_eq!(replicas.due(at(1), B, source(22, later)), None, "the records will tell the news, too");
+        assert_eq!(replicas.due_at(source(22, later), |_| false), Some(at(1) + GATHER_MAX));
+        let awaited = Source { is_awaited: true, ..source(22, later) };
+        assert_eq!(from(replicas.due(at(1), B, awaited)), Some(21), "a producer waits for it");
+        assert_eq!(from(replicas.due(at(1) + GATHER_MAX, B, source(22, news))), Some(21), "it takes its time");
+        replicas.ordered(100);
+        replicas.progress(at(2), B, answer(21), Offset(23));
+        assert_eq!(from(replicas.due(at(2), B, source(23, news))), Some(21), "it has answered");
+        replicas.sent(at(2), B, Offset(23), 200, source(23, news));
+        replicas.ordered(GATHER_BYTES - 1);
+        assert_eq!(replicas.due(at(2), B, source(24, news)), None);
+        replicas.ordered(1);
+        assert_eq!(from(replicas.due(at(2), B, source(25, news))), Some(23), "that is much");
+        replicas.sent(at(2), B, Offset(24), GATHER_BYTES - 1, source(25, news));
+        assert_eq!(replicas.due(at(2), B, source(25, news)), None, "what is left is little");
+    }
+
+    #[test]
+    fn who_lacks_much_is_sent_it_without_waiting_for_answers_and_who_may_be_sent_nothing_is_not_looked_at() {
+        let epochs = epochs();
+        let mut replicas = replicas(&[ME, B], 1);
+        replicas.attach(at(0), B, attach(15, Some(4)), log(&epochs));
+        let news = News { high_watermark: Offset(12), log_start: Offset(0) };
+        replicas.sent(at(0), B, Offset(17), 60, source(20, news));
+        assert_eq!(replicas.due(at(0), B, source(20, news)), Some(Due { from: Offset(17), bytes_max: 40 }));
+        replicas.sent(at(0), B, Offset(20), 60, source(20, news));
+        replicas.ordered(100);
+        assert_eq!(replicas.due(at(9), B, source(21, news)), None, "no credit");
+        assert_eq!(replicas.due_at(source(21, news), |_| false), None, "and time does not give any");
     }
 }

@@ -8,7 +8,7 @@ use super::epochs::Epochs;
 use super::follower::{Effect, Follower, Phase};
 use super::leader::Durability;
 use super::recovery::Recovered;
-use super::replicas::{Due, LeaderLog, Membership, News, Replicas};
+use super::replicas::{Due, LeaderLog, Membership, News, Replicas, Source};
 use crate::batch::{Batch, Builder, RecordOut, Records};
 use crate::dice::{Dice, Seed};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
@@ -218,9 +218,13 @@ impl World {
         batch.header.base_offset = node.end();
         batch.header.leader_epoch = epoch;
         batch.header.crc = batch.header.checksum(&batch.records);
+        let bytes = batch.header.size_bytes() as u64;
         node.log.push(batch);
         let end = node.end();
         node.under_way.push_back(Work::Synced(end));
+        if let Role::Leader(lead) = &mut node.role {
+            lead.replicas.ordered(bytes);
+        }
         self.next_value += 1;
     }
 
@@ -327,7 +331,8 @@ impl World {
             let epoch = node.known.as_ref().expect("a leader knows that it leads").epoch;
             for follower in lead.replicas.streams().collect::<Vec<_>>() {
                 let news = News { high_watermark: lead.high_watermark, log_start: Offset::ZERO };
-                let due = |replicas: &Replicas| replicas.due(now, follower, end, news);
+                let source = Source { log_end: end, news, is_awaited: false };
+                let due = |replicas: &Replicas| replicas.due(now, follower, source);
                 let Some(Due { from, mut bytes_max }) = due(&lead.replicas) else { continue };
                 let mut given = None;
                 if self.throttled && bytes_max > 0 && lead.replicas.is_catching_up(follower) {
@@ -355,7 +360,7 @@ impl World {
                 if let Some(given) = given {
                     bucket.settle(given, bytes);
                 }
-                lead.replicas.sent(now, follower, from + batches.len() as i64, bytes, news);
+                lead.replicas.sent(now, follower, from + batches.len() as i64, bytes, source);
                 let high_watermark = lead.high_watermark;
                 out.push((follower, Sent { epoch, high_watermark, log_start: Offset::ZERO, batches }));
             }

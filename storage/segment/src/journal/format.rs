@@ -53,8 +53,15 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// With room for entries of so many bytes, which it need not be moved for.
+    pub fn with_room(entries_bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity((HEADER_BYTES + entries_bytes).next_multiple_of(BLOCK_BYTES as usize));
+        buffer.resize(HEADER_BYTES, 0);
+        Self { buffer }
+    }
+
     pub fn new() -> Self {
-        Self { buffer: vec![0; HEADER_BYTES] }
+        Self::with_room(0)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -278,7 +278,8 @@ impl Journal {
     pub fn write(&self, shared: &Arc<Shared>, gathered: Vec<Gathered>) -> Carried {
         let mut carried = Carried::default();
         let mut parts = Vec::new();
-        let mut draft = Draft::new();
+        let wanted: u64 = gathered.iter().map(|one| ENTRY_BYTES as u64 + one.round.bytes()).sum();
+        let mut draft = Draft::with_room(wanted.min(self.batch_bytes_max) as usize);
         let mut state = self.state();
         for one in gathered {
             let log = one.log.id();

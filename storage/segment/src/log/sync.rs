@@ -55,10 +55,14 @@ impl Round {
 }
 
 impl Round {
+    /// What it has to make durable, with what lies between.
+    pub fn bytes(&self) -> u64 {
+        self.dirty.iter().map(|dirty| dirty.range.end - dirty.range.start).sum()
+    }
+
     /// Whether it is one short piece of a file whose name is durable.
     pub fn is_small(&self) -> bool {
-        let [dirty] = &self.dirty[..] else { return false };
-        !self.names && dirty.range.end - dirty.range.start <= PART_BYTES_MAX
+        self.dirty.len() == 1 && !self.names && self.bytes() <= PART_BYTES_MAX
     }
 }
 

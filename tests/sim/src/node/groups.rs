@@ -25,6 +25,8 @@ pub type Key = oneshot::Sender<Reply>;
 
 /// How often a log that is to be loaded is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Until groups that could not be read back are read again.
+const LOAD_AGAIN: Duration = Duration::from_millis(500);
 /// What a member may choose as its session; short, so that members are lost within a story.
 pub const SESSION_MS: i32 = 1_500;
 
@@ -196,7 +198,15 @@ impl Shard {
     }
 
     async fn run(self: Rc<Self>, group: Rc<Group>) {
-        if !self.load().await || self.is_over.get() {
+        while !self.load().await {
+            if self.is_over.get() {
+                return;
+            }
+            self.around.judges.borrow_mut().count("groups could not be loaded");
+            self.around.sim.sleep(self.around.process, LOAD_AGAIN).await;
+            *self.coordinator.borrow_mut() = Coordinator::new(settings());
+        }
+        if self.is_over.get() {
             return;
         }
         self.around.judges.borrow_mut().count("groups loaded by a coordinator");

@@ -52,13 +52,14 @@ struct Arguments {
     #[arg(long)]
     terse: Option<usize>,
     /// Switch off one guard of the production code after the other, in a copy of it, and look whether it is missed; with a
-    /// name, only that one.
+    /// name, only that one. Each is looked for several times; --seeds and --seconds bound one such search.
     #[arg(long, num_args = 0..=1, default_missing_value = "")]
     mutants: Option<String>,
+    /// How often each missing guard is looked for, an odd number; with --mutants.
+    #[arg(long, default_value_t = 5)]
+    starts: u64,
 }
 
-/// For how long a missing guard is looked for, unless it is said.
-const MUTANT_SECONDS: u64 = 120;
 /// Lines of a story that are shown for a violation.
 const TAIL_LINES: usize = 60;
 
@@ -88,8 +89,8 @@ impl Sum {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(only) = &arguments.mutants {
-        let seconds = arguments.seconds.unwrap_or(MUTANT_SECONDS);
-        return mutants::prove(only, arguments.seeds, seconds, arguments.jobs);
+        let Arguments { seeds: stories, seconds, jobs, starts, .. } = arguments;
+        return mutants::prove(only, mutants::Most { starts: starts | 1, stories, seconds, jobs });
     }
     if let Some(seed) = arguments.seed {
         return one(seed, arguments.trace, arguments.without.as_ref());
@@ -187,7 +188,7 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
-    let told = Mutex::new(Instant::now());
+    let (told, speaker) = (Mutex::new(Instant::now()), Mutex::new(()));
     let limit = arguments.seconds.map(Duration::from_secs);
     let work = || {
         loop {
@@ -207,12 +208,13 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                     });
                 }
             }
+            if outcome.violation.is_some() && arguments.terse.is_none() {
+                // Again, for the words; which takes a while, in which others go on.
+                let _one_at_a_time = speaker.lock().unwrap_or_else(PoisonError::into_inner);
+                tell(seed, &attempt(seed, Telling::Kept, &all));
+            }
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             if outcome.violation.is_some() {
-                if arguments.terse.is_none() {
-                    // Again, for the words.
-                    tell(seed, &attempt(seed, Telling::Kept, &all));
-                }
                 let is_enough = match arguments.terse {
                     Some(most) => sum.violations.len() + 1 >= most,
                     None => !arguments.keep_going,
@@ -224,12 +226,20 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
             if arguments.terse.is_none() && told.elapsed() > Duration::from_secs(10) {
                 *told = Instant::now();
                 let hours = sum.simulated.as_secs_f64() / 3_600.0;
-                println!("  {} stories, {hours:.2} hours, {} violations", sum.stories, sum.violations.len());
+                let memory = resident_mib("VmRSS:").map_or_else(String::new, |mib| format!(", {mib} MiB"));
+                println!("  {} stories, {hours:.2} hours, {} violations{memory}", sum.stories, sum.violations.len());
             }
         }
     };
     std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
     (sum.into_inner().unwrap_or_else(PoisonError::into_inner), began.elapsed())
+}
+
+/// What this process holds in memory, or has held at most, where the system says so.
+fn resident_mib(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?;
+    Some(kib.parse::<u64>().ok()? / 1_024)
 }
 
 fn print(sum: &Sum, took: Duration) {
@@ -238,18 +248,25 @@ fn print(sum: &Sum, took: Duration) {
     sum.seen.iter().for_each(|(name, count)| println!("  {count:>9}  {name}"));
     println!("faults");
     sum.faults.iter().for_each(|(name, count)| println!("  {count:>9}  {name}"));
+    println!("  {:>9}  in all", sum.faults.values().sum::<u64>());
     println!(
-        "\n{} stories, {hours:.2} simulated hours in {seconds:.0} s: {:.4} hours per second, {:.0} times real time, {} turns",
+        "\n{} stories, {hours:.2} simulated hours in {seconds:.0} s: {:.2} stories and {:.4} hours per second, {:.0} times real time, {} turns{}",
         sum.stories,
+        sum.stories as f64 / seconds,
         hours / seconds,
         sum.simulated.as_secs_f64() / seconds,
-        sum.turns
+        sum.turns,
+        resident_mib("VmHWM:").map_or_else(String::new, |mib| format!(", {mib} MiB at most")),
     );
-    let broken: Vec<_> = sum.violations.iter().map(|(_, seed, outcome)| (seed, &outcome.violation)).collect();
-    for (seed, violation) in &broken {
-        if let Some(violation) = violation {
-            println!("seed {seed}: {}", violation.rule);
-        }
+    let mut rules: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (_, seed, outcome) in &sum.violations {
+        let rule = outcome.violation.as_ref().map_or("", |violation| violation.rule);
+        rules.entry(rule).or_default().push(*seed);
     }
-    println!("{} violations", broken.len());
+    for (rule, seeds) in &mut rules {
+        seeds.sort_unstable();
+        let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+        println!("{} times {rule}: seeds {}", seeds.len(), seeds.join(", "));
+    }
+    println!("{} violations", sum.violations.len());
 }

@@ -6,6 +6,9 @@
 //!
 //! **Processes.** Everything that happens belongs to a process. One that is paused has its turns kept until it is resumed,
 //! its clock running on, as with SIGSTOP; one that is dead has none any more, and its tasks are dropped where they wait.
+//!
+//! **Jobs of a dead engine are done nevertheless.** Its disk leads nowhere by then, so nothing comes of them; but an engine
+//! has logs wait for a job that was put on a lane, and would hold itself for ever if that were never done.
 
 use crate::dice::Dice;
 use crate::trace::Trace;
@@ -29,12 +32,17 @@ pub const WORLD: Process = Process(0);
 /// Wall time at the beginning of every story.
 const WALL_BEGIN_MS: i64 = 1_700_000_000_000;
 
+/// What the jobs of dead engines put on lanes at the end of a story is done as often. Some try again and again.
+const LAST_JOBS_ROUNDS: usize = 10;
+
 type TaskId = u64;
 
 enum What {
     /// Unless whoever waits has gone on meanwhile.
     Wake(Waker, Rc<Cell<bool>>),
     Call(Box<dyn FnOnce()>),
+    /// An engine's.
+    Job(Job),
 }
 
 struct Event {
@@ -238,7 +246,12 @@ impl Sim {
 
     /// Its tasks are dropped, and nothing of it happens any more. Must not be called from within one of its own.
     pub fn end(&self, of: Process) {
-        self.0.processes.borrow_mut().remove(&of);
+        let state = self.0.processes.borrow_mut().remove(&of);
+        for what in state.into_iter().flat_map(|state| state.kept_events) {
+            if matches!(what, What::Job(_)) {
+                self.push(of, Duration::ZERO, what);
+            }
+        }
         let gone: Vec<TaskId> =
             self.0.tasks.borrow().iter().filter(|(_, task)| task.of == of).map(|(id, _)| *id).collect();
         for id in gone {
@@ -342,7 +355,7 @@ impl Sim {
             if lane != Lane::Sync {
                 after /= 4;
             }
-            self.push(of, wait.unwrap_or_default() + after, What::Call(Box::new(job)));
+            self.push(of, wait.unwrap_or_default() + after, What::Job(job));
         }
     }
 
@@ -370,12 +383,21 @@ impl Sim {
         }
     }
 
-    /// Drops everything that would still happen, and whatever that holds.
+    /// Drops everything that would still happen, and whatever that holds. All processes are dead.
     pub fn forget(&self) {
         let events = std::mem::take(&mut *self.0.events.borrow_mut());
-        let tasks = std::mem::take(&mut *self.0.tasks.borrow_mut());
-        let put = std::mem::take(&mut *lock(&self.0.shared.put));
-        drop((events, tasks, put));
+        drop(std::mem::take(&mut *self.0.tasks.borrow_mut()));
+        let mut jobs: Vec<Job> = Vec::new();
+        // The heap's order is that of time, backwards.
+        for event in events.into_sorted_vec().into_iter().rev() {
+            if let What::Job(job) = event.what {
+                jobs.push(job);
+            }
+        }
+        for _ in 0..LAST_JOBS_ROUNDS {
+            jobs.into_iter().for_each(|job| job());
+            jobs = std::mem::take(&mut *lock(&self.0.shared.put)).into_iter().map(|put| put.job).collect();
+        }
     }
 
     /// Does what is due now; then the next event, if it is not later than that. Whether anything happened.
@@ -404,7 +426,13 @@ impl Sim {
         {
             let mut processes = self.0.processes.borrow_mut();
             match processes.get_mut(&of) {
-                None => return true,
+                None => {
+                    drop(processes);
+                    if let What::Job(job) = event.what {
+                        job();
+                    }
+                    return true;
+                }
                 Some(state) if state.is_paused => {
                     state.kept_events.push(event.what);
                     return true;
@@ -415,6 +443,7 @@ impl Sim {
         match event.what {
             What::Wake(waker, _) => waker.wake(),
             What::Call(call) => call(),
+            What::Job(job) => job(),
         }
         true
     }

@@ -99,7 +99,8 @@ pub struct Group {
     changes: Changes,
     steps: RefCell<VecDeque<Step>>,
     stepped: Changes,
-    listener: RefCell<Option<Rc<Table>>>,
+    /// The node has it; it knows of this group itself.
+    listener: RefCell<Weak<Table>>,
     asks: RefCell<Weak<Asks>>,
     timer_at: Cell<Option<Monotonic>>,
     me: RefCell<Weak<Group>>,
@@ -221,8 +222,8 @@ impl Group {
     }
 
     /// From now on the table hears of every change; gives the image before those.
-    pub fn listen(&self, table: Rc<Table>) -> Arc<Image> {
-        *self.listener.borrow_mut() = Some(table);
+    pub fn listen(&self, table: &Rc<Table>) -> Arc<Image> {
+        *self.listener.borrow_mut() = Rc::downgrade(table);
         self.image()
     }
 
@@ -403,7 +404,7 @@ impl Group {
             let step = self.stepped.wait_for(|| self.steps.borrow_mut().pop_front()).await;
             let Step { image, delta, settled } = step;
             if !delta.changes.is_empty() {
-                let listener = self.listener.borrow().clone();
+                let listener = self.listener.borrow().upgrade();
                 if let Some(table) = listener {
                     table.applied(&image, &delta).await;
                 }
@@ -598,12 +599,14 @@ impl Group {
             }
             Request::Register(registration) => {
                 let incarnation = registration.incarnation;
-                let group = self.clone();
+                // What waits within the group must not hold it.
+                let group = Rc::downgrade(self);
+                let registered = move || controller::registered_epoch(&group.upgrade()?.image(), from, incarnation);
                 self.decide(
                     move |image| controller::admit_broker(image, &registration),
                     move |outcome| {
                         reply(match outcome {
-                            Ok(Ok(())) => match controller::registered_epoch(&group.image(), from, incarnation) {
+                            Ok(Ok(())) => match registered() {
                                 Some(broker_epoch) => Answer::Registered { broker_epoch },
                                 None => Answer::Refused(Refusal::Unknown),
                             },
@@ -675,8 +678,12 @@ impl Group {
             }
             ASK_CONTROLLER => {
                 if let Ok(request) = Request::from_bytes(body) {
-                    let group = self.clone();
-                    let reply = move |answer: Answer| group.answer(from, number, ASK_CONTROLLER, &answer.to_bytes());
+                    let group = Rc::downgrade(self);
+                    let reply = move |answer: Answer| {
+                        if let Some(group) = group.upgrade() {
+                            group.answer(from, number, ASK_CONTROLLER, &answer.to_bytes());
+                        }
+                    };
                     self.request(from, request, Box::new(reply));
                 }
             }

@@ -16,7 +16,7 @@ use chronik_core::wal::{EngineError, LogState, OpenMode, OpenOptions, Wal, WalEn
 use chronik_storage_segment::SegmentEngine;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ pub struct Table {
     /// With whether that is because they are damaged.
     unopened: RefCell<BTreeMap<LogId, bool>>,
     sessions: RefCell<BTreeMap<NodeId, Offset>>,
-    groups: RefCell<Option<Rc<Groups>>>,
+    /// The node has them; they know of this table themselves.
+    groups: RefCell<Weak<Groups>>,
 }
 
 impl Table {
@@ -122,10 +123,10 @@ impl Table {
     /// From now on it hears of every change of the metadata; opens what there is.
     pub async fn begin(self: &Rc<Self>, group: &Group, groups: &Rc<Groups>) {
         let _turn = self.turn.lock().await;
-        let image = group.listen(self.clone());
+        let image = group.listen(self);
         self.assign(self.assignments(&image)).await;
         groups.adopt(&image);
-        *self.groups.borrow_mut() = Some(groups.clone());
+        *self.groups.borrow_mut() = Rc::downgrade(groups);
     }
 
     /// As nobody's followers; gives those logs that have lost what was committed.
@@ -268,7 +269,7 @@ impl Table {
                 Change::TopicDeleted(topic) => {
                     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
                     self.delete((0..count).map(|partition| LogId { topic: topic.id, partition })).await;
-                    let groups = self.groups.borrow().clone();
+                    let groups = self.groups.borrow().upgrade();
                     if let Some(groups) = groups {
                         groups.topic_deleted(&topic.name, topic.id);
                     }
@@ -285,7 +286,7 @@ impl Table {
         }
         self.assign(assigned.into_values().collect()).await;
         self.delete(gone).await;
-        let groups = self.groups.borrow().clone();
+        let groups = self.groups.borrow().upgrade();
         if let Some(groups) = groups {
             groups.adopt(image);
         }

@@ -18,6 +18,8 @@ const SMALL_BYTES: usize = 200;
 /// A log is emptied when it holds so much: no disk is filled.
 const LOG_BYTES_MAX: u64 = 256 << 20;
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// What is read: large batches, 16 MiB of them.
+const READ_BATCHES: usize = 256;
 
 /// What one engine did.
 #[derive(Clone, Debug)]
@@ -51,34 +53,25 @@ pub fn beside_built_in(subject: &Subject, name: &str) -> Result<Vec<Measured>, S
 }
 
 fn measured(engine: String, wal: &dyn WalEngine) -> Result<Measured, String> {
-    let open = OpenOptions { mode: OpenMode::CreateNew, segment_bytes: SEGMENT_BYTES };
-    let log = Log { wal: block_on(wal.open(id(1), open)).map_err(|error| whole(&error))? };
-    let (count, took) = repeated(|| append(&log, LARGE_BYTES))?;
+    let mut bench = Bench::open(wal)?;
+    let (count, took) = repeated(|| bench.append(LARGE_BYTES))?;
     let append_mib_per_s = mib(count * LARGE_BYTES as u64) / took;
     // As much for every engine, however fast it is: what is near decides how fast reads are.
-    block_on(log.reset(0)).map_err(|error| whole(&error))?;
-    let read = LARGE_BYTES as u64 * 256;
-    for _ in 0..read / LARGE_BYTES as u64 {
-        append(&log, LARGE_BYTES)?;
+    bench.empty()?;
+    for _ in 0..READ_BATCHES {
+        bench.append(LARGE_BYTES)?;
     }
     let mut bytes = 0;
-    let mut from = log.state().start;
     let (_, took) = repeated(|| {
-        if from >= log.state().end {
-            from = log.state().start;
-        }
-        let range = ReadRange { from, upto: Offset(i64::MAX), max_bytes: 1 << 20, min_one: true };
-        let chunk = block_on(log.try_read(range)).map_err(|error| whole(&error))?;
-        bytes += chunk.bytes.len() as u64;
-        from = chunk.next_offset;
+        bytes += bench.read(1 << 20)?;
         Ok(())
     })?;
     let read_mib_per_s = mib(bytes) / took;
-    let (count, took) = repeated(|| append(&log, SMALL_BYTES))?;
+    let (count, took) = repeated(|| bench.append(SMALL_BYTES))?;
     let small_appends_per_s = count as f64 / took;
     let (count, took) = repeated(|| {
-        append(&log, SMALL_BYTES)?;
-        block_on(log.try_sync(log.state().end)).map(drop).map_err(|error| whole(&error))
+        bench.append(SMALL_BYTES)?;
+        bench.sync()
     })?;
     let syncs_per_s = count as f64 / took;
     block_on(wal.close()).map_err(|error| whole(&error))?;
@@ -99,25 +92,72 @@ fn repeated(mut work: impl FnMut() -> Result<(), String>) -> Result<(u64, f64), 
     Ok((count, began.elapsed().as_secs_f64()))
 }
 
-/// Appends and waits until it is written; empties the log before it grows too large.
-fn append(log: &Log, bytes: usize) -> Result<(), String> {
-    let state = log.state();
-    if state.bytes > LOG_BYTES_MAX {
-        block_on(log.reset(0)).map_err(|error| whole(&error))?;
+/// A log of an engine, and work on it, for whoever measures: each call returns when it is done.
+pub struct Bench {
+    log: Log,
+    /// The bytes are made once for each size: what is measured is the engine.
+    made: Option<Run>,
+    next_read: Offset,
+}
+
+impl Bench {
+    /// A new log of its own.
+    ///
+    /// # Errors
+    /// As all of these: in words, where the engine does not work.
+    pub fn open(engine: &dyn WalEngine) -> Result<Self, String> {
+        let open = OpenOptions { mode: OpenMode::CreateNew, segment_bytes: SEGMENT_BYTES };
+        let log = Log { wal: block_on(engine.open(id(1), open)).map_err(|error| whole(&error))? };
+        let next_read = log.state().start;
+        Ok(Self { log, made: None, next_read })
     }
-    // The bytes are made once per size: what is measured is the engine.
-    thread_local! {
-        static MADE: std::cell::RefCell<Option<Run>> = const { std::cell::RefCell::new(None) };
-    }
-    let end = log.state().end;
-    let run = MADE.with_borrow_mut(|made| {
-        let fits = made.as_ref().is_some_and(|run| run.bytes.len() == bytes);
-        let run = if fits { made.take() } else { None }.unwrap_or_else(|| run_of(0, 1, 0, 0, bytes));
+
+    /// Appends a batch and waits until it is written; empties the log before it grows too large.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn append(&mut self, bytes: usize) -> Result<(), String> {
+        if self.log.state().bytes > LOG_BYTES_MAX {
+            self.empty()?;
+        }
+        let end = self.log.state().end;
+        let made = self.made.take().filter(|run| run.bytes.len() == bytes);
+        let run = made.unwrap_or_else(|| run_of(0, 1, 0, 0, bytes));
         let run = Run { base: end, next_offset: end + 1, ..run };
-        *made = Some(run.clone());
-        run
-    });
-    let ordered = log.order(run).map_err(|why| format!("an append was refused: {why}"))?;
-    log.wal.write_queued();
-    block_on(ordered).map(drop).map_err(|error| whole(&error))
+        self.made = Some(run.clone());
+        let ordered = self.log.order(run).map_err(|why| format!("an append was refused: {why}"))?;
+        self.log.wal.write_queued();
+        block_on(ordered).map(drop).map_err(|error| whole(&error))
+    }
+
+    /// Syncs all that was appended.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn sync(&self) -> Result<(), String> {
+        block_on(self.log.try_sync(self.log.state().end)).map(drop).map_err(|error| whole(&error))
+    }
+
+    /// Reads on, so many bytes at most, and from the start again where all has been read; gives how many they were.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn read(&mut self, max_bytes: usize) -> Result<u64, String> {
+        let state = self.log.state();
+        if self.next_read >= state.end || self.next_read < state.start {
+            self.next_read = state.start;
+        }
+        let range = ReadRange { from: self.next_read, upto: Offset(i64::MAX), max_bytes, min_one: true };
+        let chunk = block_on(self.log.try_read(range)).map_err(|error| whole(&error))?;
+        self.next_read = chunk.next_offset;
+        Ok(chunk.bytes.len() as u64)
+    }
+
+    /// Empties the log.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn empty(&mut self) -> Result<(), String> {
+        block_on(self.log.reset(0)).map_err(|error| whole(&error))
+    }
 }

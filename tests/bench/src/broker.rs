@@ -1,5 +1,6 @@
 //! A broker that is started for a run, watched through /proc, and stopped.
 
+use crate::machine::Usage;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -25,17 +26,38 @@ pub enum BrokerError {
     Io { doing: &'static str, source: std::io::Error },
 }
 
-fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> BrokerError {
+pub fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> BrokerError {
     move |source| BrokerError::Io { doing, source }
 }
 
-/// What a process has used.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    pub cpu_seconds: f64,
-    pub resident_bytes: u64,
-    pub peak_bytes: u64,
-    pub open_files: usize,
+fn path(named: Option<&Path>) -> Result<PathBuf, BrokerError> {
+    match named {
+        Some(named) => Ok(named.to_owned()),
+        None => Ok(std::env::current_exe().map_err(io("find this program"))?.with_file_name("chronik")),
+    }
+}
+
+/// The broker's program, and the version that it says it is.
+pub fn binary(named: Option<&Path>) -> Result<(PathBuf, String), BrokerError> {
+    let path = path(named)?;
+    let said = Command::new(&path).arg("--version").output();
+    let said = said.map_err(|source| BrokerError::Start { path: path.clone(), source })?;
+    Ok((path, String::from_utf8_lossy(&said.stdout).trim().to_owned()))
+}
+
+/// A directory for data, which goes when the value does.
+pub fn directory(parent: Option<&Path>) -> Result<tempfile::TempDir, BrokerError> {
+    let made = match parent {
+        Some(parent) => tempfile::tempdir_in(parent),
+        None => tempfile::tempdir(),
+    };
+    made.map_err(io("make a data directory"))
+}
+
+/// A port of loopback that nobody has now; somebody else may be quicker, which then shows.
+pub fn free_port() -> Result<u16, BrokerError> {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    taken.map(|address| address.port()).map_err(io("find a free port"))
 }
 
 /// A local broker on free ports, with its data in a directory that goes when it does.
@@ -51,15 +73,8 @@ pub struct Local {
 
 impl Local {
     pub fn start(binary: Option<&Path>, parent: Option<&Path>, settings: &[String]) -> Result<Self, BrokerError> {
-        let binary = match binary {
-            Some(binary) => binary.to_owned(),
-            None => std::env::current_exe().map_err(io("find this program"))?.with_file_name("chronik"),
-        };
-        let data = match parent {
-            Some(parent) => tempfile::tempdir_in(parent),
-            None => tempfile::tempdir(),
-        };
-        let data = data.map_err(io("make a data directory"))?;
+        let binary = path(binary)?;
+        let data = directory(parent)?;
         let (child, kafka, admin, ready_after) = spawn(&binary, data.path(), settings)?;
         Ok(Self { child, binary, settings: settings.to_vec(), data, kafka, admin, ready_after })
     }
@@ -81,27 +96,13 @@ impl Local {
         disk_bytes(self.data.path())
     }
 
-    pub fn usage(&self) -> Result<Usage, BrokerError> {
-        let directory = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let read =
-            |name: &str| std::fs::read_to_string(directory.join(name)).map_err(io("look at the broker's process"));
-        let status = read("status")?;
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(0) * 1024
-        };
-        // Nanoseconds on the CPU, summed over the threads: finer than the clock ticks of `stat`.
-        let mut cpu_ns = 0u64;
-        for task in std::fs::read_dir(directory.join("task")).map_err(io("look at the broker's threads"))?.flatten() {
-            let stat = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            cpu_ns += stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(Usage {
-            cpu_seconds: cpu_ns as f64 / 1e9,
-            resident_bytes: kib("VmRSS:"),
-            peak_bytes: kib("VmHWM:"),
-            open_files: std::fs::read_dir(directory.join("fd")).map_err(io("count the broker's files"))?.count(),
-        })
+    /// None once it has ended.
+    pub fn usage(&self) -> Option<Usage> {
+        Usage::of(self.pid())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn stop(&mut self) {

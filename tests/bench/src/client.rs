@@ -3,6 +3,7 @@
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::mocking::MockCluster;
@@ -11,7 +12,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Message};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use std::time::Duration;
 pub struct Deliveries<F: Fn(usize) + Send + Sync + 'static> {
     pub delivered: AtomicU64,
     pub failed: AtomicU64,
+    /// Whatever becomes of the rest is no matter.
+    pub ended: AtomicBool,
     heard: F,
 }
 
@@ -33,6 +36,7 @@ impl<F: Fn(usize) + Send + Sync + 'static> ProducerContext for Deliveries<F> {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 (self.heard)(number);
             }
+            Err(_) if self.ended.load(Ordering::Relaxed) => {}
             Err((failure, message)) => {
                 // One is enough to know what is wrong.
                 if self.failed.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -76,13 +80,47 @@ pub fn producer<F: Fn(usize) + Send + Sync + 'static>(
     producing: Producing,
     heard: F,
 ) -> Result<BaseProducer<Deliveries<F>>, KafkaError> {
-    config(bootstrap)
+    with_settings(bootstrap, producing, &[], heard)
+}
+
+/// One that does not wait long before it asks again who leads a partition, so that what is measured is the broker's part.
+pub fn eager_producer<F: Fn(usize) + Send + Sync + 'static>(
+    bootstrap: &str,
+    producing: Producing,
+    heard: F,
+) -> Result<BaseProducer<Deliveries<F>>, KafkaError> {
+    let settings = [
+        ("retry.backoff.ms", "5"),
+        ("retry.backoff.max.ms", "10"),
+        ("reconnect.backoff.ms", "5"),
+        ("reconnect.backoff.max.ms", "10"),
+        ("topic.metadata.refresh.fast.interval.ms", "10"),
+    ];
+    with_settings(bootstrap, producing, &settings, heard)
+}
+
+fn with_settings<F: Fn(usize) + Send + Sync + 'static>(
+    bootstrap: &str,
+    producing: Producing,
+    settings: &[(&str, &str)],
+    heard: F,
+) -> Result<BaseProducer<Deliveries<F>>, KafkaError> {
+    let mut config = config(bootstrap);
+    config
         .set("acks", producing.acks)
         .set("linger.ms", producing.linger_ms)
         .set("queue.buffering.max.messages", "2000000")
         .set("queue.buffering.max.kbytes", "1048576")
-        .set("batch.num.messages", "100000")
-        .create_with_context(Deliveries { delivered: AtomicU64::new(0), failed: AtomicU64::new(0), heard })
+        .set("batch.num.messages", "100000");
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
+    config.create_with_context(Deliveries {
+        delivered: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        ended: AtomicBool::new(false),
+        heard,
+    })
 }
 
 pub fn consumer(bootstrap: &str) -> Result<rdkafka::consumer::BaseConsumer, KafkaError> {
@@ -117,6 +155,31 @@ pub fn delete_topic(bootstrap: &str, name: &str) -> Result<(), KafkaError> {
         result.map_err(|(_, code)| KafkaError::AdminOp(code))?;
     }
     Ok(())
+}
+
+/// The node that leads the first partition of a topic.
+pub fn leader_of(bootstrap: &str, topic: &str) -> Result<i32, KafkaError> {
+    /// An election after a topic's creation takes less.
+    const WITHIN: Duration = Duration::from_secs(30);
+    let began = std::time::Instant::now();
+    let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
+    loop {
+        let metadata = client.fetch_metadata(Some(topic), WITHIN)?;
+        let partition = metadata.topics().first().and_then(|topic| topic.partitions().first());
+        match partition.map(|partition| partition.leader()).filter(|leader| *leader >= 0) {
+            Some(leader) => return Ok(leader),
+            None if began.elapsed() > WITHIN => {
+                return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Whether there is a broker.
+pub fn answers(bootstrap: &str) -> Result<(), KafkaError> {
+    let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
+    client.fetch_metadata(None, Duration::from_secs(10)).map(drop)
 }
 
 /// Waits for a future of librdkafka's, which its own threads complete: there is no runtime here.

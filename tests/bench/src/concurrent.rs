@@ -2,11 +2,10 @@
 //! does not wait to make batches. What it shows is what the round trips cost, to the broker and, with acks=all, on from it.
 
 use crate::client::{Producing, producer};
-use crate::latency::{histogram, record};
 use crate::report::{Report, Row};
+use crate::stats::Latencies;
 use crate::topic::Topics;
 use crate::{BenchError, Common, Target};
-use hdrhistogram::Histogram;
 use rdkafka::producer::{BaseRecord, Producer};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,7 +26,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
         for &acks in &common.acks {
             let topic = topics.next(&target, 0)?;
             let (rate, latencies) = turn(target.bootstrap(), &topic, acks.as_str(), size, callers, span)?;
-            let at = |quantile: f64| Some(latencies.value_at_quantile(quantile) as f64 / 1_000.0);
+            let at = |quantile: f64| Some(latencies.micros(quantile) / 1_000.0);
             report.rows.push(Row {
                 variant: format!("{size} B, acks={acks}"),
                 figures: vec![("records/s", Some(rate)), ("ms p50", at(0.5)), ("ms p99", at(0.99))],
@@ -42,21 +41,21 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
 /// What a caller does when its record is acknowledged; set once there is a producer to do it with.
 type Again = Arc<OnceLock<Box<dyn Fn(usize) + Send + Sync>>>;
 
-/// Records a second, and how long they took in microseconds.
+/// Records a second, and how long they took.
 ///
 /// Callers are numbers: each sends its next record from where its last one's acknowledgement is heard of. So the client has
 /// no thread that waits in a loop, nor one that hands over to another, and leaves the machine to the broker.
-fn turn(
+pub fn turn(
     bootstrap: &str,
     topic: &str,
     acks: &'static str,
     size: usize,
     callers: usize,
     span: Duration,
-) -> Result<(f64, Histogram<u64>), BenchError> {
+) -> Result<(f64, Latencies), BenchError> {
     let began = Instant::now();
     let answered = Arc::new(AtomicU64::new(0));
-    let latencies = histogram();
+    let latencies = Arc::new(Mutex::new(Latencies::new()));
     let sent: Arc<Vec<AtomicU64>> = Arc::new((0..callers).map(|_| AtomicU64::new(0)).collect());
     let again: Again = Arc::default();
     let heard = {
@@ -64,7 +63,7 @@ fn turn(
         move |caller: usize| {
             answered.fetch_add(1, Ordering::Relaxed);
             let took = micros(began.elapsed()).saturating_sub(sent[caller].load(Ordering::Relaxed));
-            record(&latencies, Duration::from_micros(took));
+            latencies.lock().unwrap_or_else(PoisonError::into_inner).record(Duration::from_micros(took));
             if let Some(again) = again.get() {
                 again(caller);
             }

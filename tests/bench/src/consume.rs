@@ -3,7 +3,8 @@
 
 use crate::client::consumer;
 use crate::produce;
-use crate::report::{Report, Row, median};
+use crate::report::{Report, Row};
+use crate::stats::median;
 use crate::topic::Topics;
 use crate::{BenchError, Common, Target};
 use rdkafka::consumer::Consumer;

@@ -6,8 +6,8 @@
 
 use crate::client::{Mock, Producing, consumer, create_topic, producer};
 use crate::report::{Report, Row};
+use crate::stats::Latencies;
 use crate::{BenchError, Common, Target};
-use hdrhistogram::Histogram;
 use rdkafka::consumer::Consumer;
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
@@ -21,24 +21,15 @@ const SIZE: usize = 1024;
 /// Before it is measured, everything has been used once.
 const WARM_UP: usize = 500;
 
-type Shared = Arc<Mutex<Histogram<u64>>>;
+type Shared = Arc<Mutex<Latencies>>;
 
-pub fn histogram() -> Shared {
-    // Up to a minute in microseconds, three digits: within the library's own bounds.
-    Arc::new(Mutex::new(
-        Histogram::new_with_bounds(1, 60_000_000, 3)
-            .unwrap_or_else(|_| Histogram::new(3).expect("three digits are allowed")),
-    ))
-}
-
-pub fn record(histogram: &Shared, since: Duration) {
-    let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-    histogram.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros.max(1));
+fn record(latencies: &Shared, since: Duration) {
+    latencies.lock().unwrap_or_else(PoisonError::into_inner).record(since);
 }
 
 /// Sends `count` records at `rate` a second; gives latencies to the acknowledgement.
 fn acknowledged(bootstrap: &str, acks: &'static str, rate: u64, count: usize) -> Result<Shared, BenchError> {
-    let latencies = histogram();
+    let latencies = Shared::default();
     let heard = latencies.clone();
     let began = Instant::now() + Duration::from_millis(200);
     let interval = Duration::from_secs(1).div_f64(rate as f64);
@@ -72,7 +63,7 @@ fn acknowledged(bootstrap: &str, acks: &'static str, rate: u64, count: usize) ->
 
 /// As [`acknowledged`], but to a consumer at the end of the log.
 fn end_to_end(bootstrap: &str, acks: &'static str, rate: u64, count: usize) -> Result<Shared, BenchError> {
-    let latencies = histogram();
+    let latencies = Shared::default();
     let consumer = consumer(bootstrap)?;
     let (_, end) = consumer.fetch_watermarks(TOPIC, 0, Duration::from_secs(30))?;
     let mut from = TopicPartitionList::new();
@@ -144,19 +135,18 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
         ("consumed, acks=1", Box::new(|| end_to_end(&bootstrap, "1", common.rate, count))),
         ("consumed, acks=all", Box::new(|| end_to_end(&bootstrap, "all", common.rate, count))),
     ];
-    let sums: Vec<Shared> = measures.iter().map(|_| histogram()).collect();
+    let sums: Vec<Shared> = measures.iter().map(|_| Shared::default()).collect();
     for _ in 0..common.rounds {
         for ((_, measure), sum) in measures.iter().zip(&sums) {
             let one = measure()?;
             let one = one.lock().unwrap_or_else(PoisonError::into_inner);
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-            // Both have the same bounds, so nothing is out of range.
-            let _ = sum.add(&*one);
+            sum.add(&one);
         }
     }
     for ((name, _), sum) in measures.iter().zip(&sums) {
         let sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |quantile: f64| Some(sum.value_at_quantile(quantile) as f64 / 1000.0);
+        let at = |quantile: f64| Some(sum.micros(quantile) / 1000.0);
         report.rows.push(Row {
             variant: (*name).to_owned(),
             figures: vec![
@@ -164,7 +154,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
                 ("p90", at(0.9)),
                 ("p99", at(0.99)),
                 ("p99.9", at(0.999)),
-                ("max", Some(sum.max() as f64 / 1000.0)),
+                ("max", Some(sum.max_micros() / 1000.0)),
             ],
         });
     }

@@ -1,20 +1,37 @@
 //! Benchmarks of any Kafka-compatible broker through librdkafka, with librdkafka's own in-process mock as the client's
-//! ceiling in the same run.
+//! ceiling in the same run; and comparisons of network layers, of storage engines and of brokers.
 //!
-//! Client and broker share the machine, so figures mean something only beside each other: variants take turns within a
-//! round, the medians of several rounds are reported, and ratios are of medians from one run. `chronik bench …` runs this
-//! program.
+//! Client and broker share the machine, so figures mean something only beside each other. `produce`, `consume`, `latency`,
+//! `concurrent` and `start` tell medians of variants that take turns within a round. `transports`, `storage` and `compare` tell
+//! whether candidates differ, and by how much:
+//!
+//! - [`stats`]: who has a turn when, and what several rounds say. [`contest`]: the rounds.
+//! - [`machine`]: what processes and the machine have used. [`part`]: parts of this program in processes of their own.
+//! - [`load`]: what a client does to a broker for a time.
+//! - [`comparison`]: reports.
+//!
+//! `chronik bench …` runs this program.
 
 mod broker;
 mod client;
+mod compare;
+mod comparison;
 mod concurrent;
 mod consume;
+mod contest;
 mod latency;
+mod load;
+mod machine;
 mod memory;
+mod network;
+mod part;
 mod produce;
 mod report;
 mod start;
+mod stats;
+mod storage;
 mod topic;
+mod transports;
 
 use broker::{BrokerError, Local};
 use clap::{Args, Parser, Subcommand};
@@ -40,6 +57,18 @@ enum Command {
     Concurrent(Common),
     /// Time from start to ready, memory and file handles, empty and with many partitions. Needs a local broker.
     Start(Common),
+    /// The network layers between nodes side by side: bare links, and clusters of three.
+    Transports(Box<transports::TransportsArgs>),
+    /// The storage engines side by side: appends, syncs and reads.
+    Storage(Box<storage::StorageArgs>),
+    /// Brokers that speak Kafka's protocol side by side, chronik among them.
+    Compare(Box<compare::CompareArgs>),
+    /// An end of a link, for `transports`.
+    #[command(name = transports::pair::COMMAND, hide = true)]
+    LinkEnd,
+    /// An engine at work, for `storage`.
+    #[command(name = storage::COMMAND, hide = true)]
+    StorageEngine,
 }
 
 #[derive(Args, Clone)]
@@ -140,6 +169,30 @@ enum BenchError {
     Unread { seen: u64, expected: u64 },
     #[error("{0} needs a local broker: leave --bootstrap out")]
     NeedsLocal(&'static str),
+    #[error("cannot {doing} {}: {source}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{} is no report of this program (`--json FILE` makes one): {why}", path.display())]
+    NoReport { path: PathBuf, why: String },
+    #[error("the report cannot be written: {0}")]
+    Report(serde_json::Error),
+    #[error("nothing was {doing} for {seconds} s")]
+    Silence { doing: &'static str, seconds: u64 },
+    #[error("{name}: cannot {doing}: {source}")]
+    Part { name: &'static str, doing: &'static str, source: std::io::Error },
+    #[error("{name}: {why}")]
+    PartFailed { name: &'static str, why: String },
+    #[error(transparent)]
+    Certs(#[from] transports::certs::CertsError),
+    #[error(transparent)]
+    Network(#[from] network::NetworkError),
+    #[error(transparent)]
+    Compare(#[from] compare::CompareError),
+    #[error(transparent)]
+    Transports(#[from] transports::TransportsError),
+    #[error("--engine-options is no JSON object")]
+    NoObject,
+    #[error("the broker's process has ended")]
+    BrokerGone,
 }
 
 /// The broker under test.
@@ -168,14 +221,14 @@ impl Target {
     fn cpu_seconds(&self) -> Option<f64> {
         match self {
             Target::Remote(_) => None,
-            Target::Local(local) => local.usage().ok().map(|usage| usage.cpu_seconds),
+            Target::Local(local) => local.usage().map(|usage| usage.cpu_seconds),
         }
     }
 
     fn peak_memory_bytes(&self) -> Option<u64> {
         match self {
             Target::Remote(_) => None,
-            Target::Local(local) => local.usage().ok().map(|usage| usage.peak_bytes),
+            Target::Local(local) => local.usage().map(|usage| usage.peak_bytes),
         }
     }
 }
@@ -187,6 +240,12 @@ fn main() -> ExitCode {
         Command::Latency(common) => latency::run(&common.shortened()),
         Command::Concurrent(common) => concurrent::run(&common.shortened()),
         Command::Start(common) => start::run(&common.shortened()),
+        Command::Transports(args) => transports::run(&args),
+        Command::Storage(args) => storage::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        // What went wrong has been said already, to whom it concerns.
+        Command::LinkEnd => return transports::end::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        Command::StorageEngine => return storage::engine::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

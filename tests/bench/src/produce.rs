@@ -1,7 +1,8 @@
 //! How many records a second are produced, batched as clients do, and what that costs the broker.
 
 use crate::client::{Mock, Producing, producer};
-use crate::report::{Report, Row, median};
+use crate::report::{Report, Row};
+use crate::stats::median;
 use crate::topic::Topics;
 use crate::{BenchError, Common, Target, memory};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -1,18 +1,8 @@
 //! What was measured, as a table for people or as JSON.
 
+use crate::machine::about;
 use serde::Serialize;
 use serde_json::Value;
-
-/// The middle of several figures; with an even number of them, between the two in the middle.
-pub fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => sorted[count / 2],
-        count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
-    }
-}
 
 /// One line of a report: a variant and its figures, by name, in order.
 #[derive(Debug, Serialize)]
@@ -32,7 +22,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(workload: &'static str, settings: Vec<(&'static str, String)>) -> Self {
-        Self { workload, settings, machine: machine(), rows: Vec::new() }
+        Self { workload, settings, machine: about::machine(), rows: Vec::new() }
     }
 
     pub fn print(&self, json: bool) {
@@ -80,37 +70,11 @@ impl Report {
     }
 }
 
-fn readable(figure: f64) -> String {
+/// With as many digits as are read.
+pub fn readable(figure: f64) -> String {
     match figure.abs() {
         100_000.0.. => format!("{:.0}k", figure / 1000.0),
         100.0.. => format!("{figure:.0}"),
         _ => format!("{figure:.2}"),
-    }
-}
-
-/// What the figures depend on besides the programs: the machine, and what else it was doing.
-fn machine() -> Vec<(&'static str, String)> {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let model = read("/proc/cpuinfo");
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let load = read("/proc/loadavg");
-    vec![
-        ("cores", format!("{cores},{}", model.trim_start_matches(|c: char| c == ':' || c.is_whitespace()))),
-        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("load before", load.split_whitespace().next().unwrap_or_default().to_owned()),
-        ("librdkafka", rdkafka::util::get_rdkafka_version().1),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
     }
 }

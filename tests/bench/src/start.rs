@@ -8,13 +8,13 @@ use crate::{BenchError, Common};
 const PARTITIONS: i32 = 1000;
 
 fn row(variant: &str, local: &Local) -> Result<Row, BenchError> {
-    let usage = local.usage()?;
+    let usage = local.usage().ok_or(BenchError::BrokerGone)?;
     Ok(Row {
         variant: variant.to_owned(),
         figures: vec![
             ("ms to ready", Some(local.ready_after.as_secs_f64() * 1000.0)),
             ("MB memory", Some(usage.resident_bytes as f64 / 1e6)),
-            ("open files", Some(usage.open_files as f64)),
+            ("open files", usage.open_files.map(|count| count as f64)),
             ("MB on disk", Some(local.disk_bytes() as f64 / 1e6)),
         ],
     })

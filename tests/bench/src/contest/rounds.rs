@@ -1,0 +1,222 @@
+//! The rounds: every candidate has its turn at everything in each of them, in balanced order, and what was disturbed is done
+//! again.
+//!
+//! A *bout* is what one turn of a candidate measures: one case, or several where a turn is dear, as where it starts a cluster. A
+//! round has all bouts. Where a hypervisor took processors away in any turn of a bout, all turns of that bout and round are
+//! made again, since they are compared with each other; as many times as there are rounds, and then what was disturbed
+//! counts after all, and the report says so.
+
+use super::progress::Progress;
+use super::{Case, Observation, Outcome};
+use crate::machine::{Processors, quiet};
+use crate::stats::Order;
+
+/// Several cases that are measured in one turn.
+#[derive(Clone, Debug)]
+pub struct Bout {
+    pub cases: Vec<Case>,
+}
+
+impl Bout {
+    pub fn of(name: impl Into<String>, about: impl Into<String>) -> Self {
+        Self { cases: vec![Case { name: name.into(), about: about.into() }] }
+    }
+}
+
+/// How it is done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub candidates: Vec<String>,
+    pub bouts: Vec<Bout>,
+    pub rounds: usize,
+    pub seed: u64,
+    /// The part of the processors' time that may be taken away in a turn.
+    pub stolen_share_max: f64,
+}
+
+/// What came of all rounds.
+pub struct Outcomes {
+    pub cases: Vec<Outcome>,
+    /// What a reader must know of how it went.
+    pub notes: Vec<String>,
+}
+
+/// Between turns: what a turn must not find.
+pub trait Surroundings {
+    fn processors(&mut self) -> Processors;
+    /// False if the disk was still busy.
+    fn settle(&mut self) -> bool;
+}
+
+/// This machine.
+pub struct Here;
+
+impl Surroundings for Here {
+    fn processors(&mut self) -> Processors {
+        Processors::now()
+    }
+
+    fn settle(&mut self) -> bool {
+        quiet::wait_until_written_back()
+    }
+}
+
+/// Makes all rounds. `turn` is given a bout and a candidate, by their numbers, and gives an observation for each of the bout's cases.
+pub fn run<E>(
+    plan: &Plan,
+    around: &mut dyn Surroundings,
+    progress: &mut Progress,
+    mut turn: impl FnMut(usize, usize) -> Result<Vec<Observation>, E>,
+) -> Result<Outcomes, E> {
+    let count = plan.candidates.len();
+    let mut outcomes: Vec<Vec<Outcome>> = plan.bouts.iter().map(|bout| empty(bout, count)).collect();
+    let mut orders: Vec<Order> = (0..plan.bouts.len() as u64).map(|bout| Order::new(count, plan.seed ^ bout)).collect();
+    let (mut unsettled, mut disturbed) = (0, 0);
+    for round in 0..plan.rounds {
+        for ((number, bout), (order, outcomes)) in
+            plan.bouts.iter().enumerate().zip(orders.iter_mut().zip(&mut outcomes))
+        {
+            loop {
+                progress.bout(round, bout);
+                let mut stolen = false;
+                let mut observed: Vec<Vec<Observation>> = (0..count).map(|_| Vec::new()).collect();
+                for candidate in order.next_round() {
+                    unsettled += usize::from(!around.settle());
+                    progress.turn(candidate);
+                    let before = around.processors();
+                    let shown = turn(number, candidate)?;
+                    stolen |= around.processors().since(&before).stolen_share() > plan.stolen_share_max;
+                    progress.shown(candidate, &shown);
+                    observed[candidate] = shown;
+                }
+                let again = outcomes.first().map_or(0, |outcome| outcome.made_again);
+                if stolen && again < plan.rounds {
+                    outcomes.iter_mut().for_each(|outcome| outcome.made_again += 1);
+                    progress.again();
+                    continue;
+                }
+                disturbed += usize::from(stolen);
+                for (outcome, at) in outcomes.iter_mut().zip(0..) {
+                    for (candidate, shown) in observed.iter_mut().enumerate() {
+                        let shown = shown.get_mut(at).map(std::mem::take).unwrap_or_default();
+                        outcome.observed[candidate].push(shown);
+                    }
+                }
+                break;
+            }
+        }
+    }
+    progress.end();
+    let mut notes = Vec::new();
+    if disturbed > 0 {
+        notes.push(format!(
+            "In {disturbed} rounds of a case more than {} % of the processors' time were taken away by the hypervisor, also after \
+             they had been made again {} times; they count.",
+            plan.stolen_share_max * 100.0,
+            plan.rounds
+        ));
+    }
+    if unsettled > 0 {
+        notes.push(format!("Before {unsettled} turns the disk was still busy with writing back after 30 s."));
+    }
+    Ok(Outcomes { cases: outcomes.into_iter().flatten().collect(), notes })
+}
+
+fn empty(bout: &Bout, candidates: usize) -> Vec<Outcome> {
+    let of = |case: &Case| Outcome { case: case.clone(), observed: vec![Vec::new(); candidates], made_again: 0 };
+    bout.cases.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contest::Figure;
+    use std::convert::Infallible;
+
+    const SPEED: Figure = Figure::higher("speed", "1/s");
+
+    /// A machine that takes processors away in the turns that it is told, counted from the first.
+    struct Machine {
+        looks: usize,
+        steals_in: Vec<usize>,
+        now: Processors,
+    }
+
+    impl Surroundings for Machine {
+        fn processors(&mut self) -> Processors {
+            // It is looked at before and after each turn.
+            let (turn, is_after) = (self.looks / 2, self.looks % 2 == 1);
+            self.looks += 1;
+            self.now.busy_seconds += 1.0;
+            if is_after && self.steals_in.contains(&turn) {
+                self.now.stolen_seconds += 0.1;
+            }
+            self.now
+        }
+
+        fn settle(&mut self) -> bool {
+            true
+        }
+    }
+
+    fn plan(rounds: usize) -> Plan {
+        Plan {
+            candidates: vec!["a".into(), "b".into()],
+            bouts: vec![Bout::of("one", ""), Bout::of("two", "")],
+            rounds,
+            seed: 1,
+            stolen_share_max: 0.02,
+        }
+    }
+
+    fn made(rounds: usize, steals_in: Vec<usize>) -> (Outcomes, Vec<(usize, usize)>) {
+        let mut turns = Vec::new();
+        let mut machine = Machine { looks: 0, steals_in, now: Processors::default() };
+        let mut quiet = Progress::silent();
+        let outcomes = run(&plan(rounds), &mut machine, &mut quiet, |bout, candidate| {
+            turns.push((bout, candidate));
+            Ok::<_, Infallible>(vec![Observation::default().figure(SPEED, turns.len() as f64)])
+        });
+        let Ok(outcomes) = outcomes;
+        (outcomes, turns)
+    }
+
+    #[test]
+    fn everybody_has_a_turn_at_everything_in_each_round() {
+        let (outcomes, turns) = made(3, vec![]);
+        assert_eq!(turns.len(), 12);
+        for round in turns.chunks(4) {
+            let mut round = round.to_vec();
+            assert!(round[..2].iter().all(|(bout, _)| *bout == 0) && round[2..].iter().all(|(bout, _)| *bout == 1));
+            round.sort_unstable();
+            assert_eq!(round, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+        }
+        assert!(outcomes.cases.iter().all(|case| case.observed.iter().all(|rounds| rounds.len() == 3)));
+        assert!(outcomes.notes.is_empty());
+    }
+
+    #[test]
+    fn what_was_disturbed_is_made_again_for_all_and_does_not_count() {
+        // The second bout's second turn of the first round.
+        let (outcomes, turns) = made(2, vec![3]);
+        assert_eq!(turns.len(), 10);
+        assert_eq!((outcomes.cases[0].made_again, outcomes.cases[1].made_again), (0, 1));
+        let seen: Vec<f64> = outcomes.cases[1]
+            .observed
+            .iter()
+            .flatten()
+            .flat_map(|shown| &shown.figures)
+            .map(|figure| figure.1)
+            .collect();
+        assert_eq!(seen.len(), 4);
+        assert!(!seen.contains(&3.0) && !seen.contains(&4.0), "{seen:?}");
+    }
+
+    #[test]
+    fn a_machine_that_is_never_left_alone_ends_the_repeating_and_the_report_says_so() {
+        let (outcomes, turns) = made(2, (0..100).collect());
+        assert_eq!(outcomes.cases[0].made_again, 2);
+        assert_eq!(turns.len(), 2 * 2 * (2 + 2));
+        assert!(outcomes.notes[0].contains("4 rounds of a case"), "{:?}", outcomes.notes);
+    }
+}

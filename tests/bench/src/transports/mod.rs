@@ -195,7 +195,9 @@ pub fn run(args: &TransportsArgs) -> Result<(), BenchError> {
         match (cases.get(bout), &cluster) {
             (Some(case), _) => {
                 let measured = pair::measure(layer, &certs, &case.work, WARM_UP_SECONDS, seconds)?;
-                Ok(vec![case.observed(measured, own_network)])
+                let mut shown = case.observed(measured, own_network);
+                shown.facts.extend(layer.datagrams().map(|words| ("datagrams", words)));
+                Ok(vec![shown])
             }
             (None, Some(cluster)) => cluster.turn(layer, &certs),
             (None, None) => Ok(Vec::new()),

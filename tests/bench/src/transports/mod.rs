@@ -206,13 +206,13 @@ pub fn run(args: &TransportsArgs) -> Result<(), BenchError> {
 }
 
 fn conditions(layers: &[Layer], link: Link, cluster: Option<&cluster::Cases>) -> Vec<Fact> {
-    let named = |tls: bool| {
+    let named = |tls: bool, how: &str| {
         let names: Vec<String> = layers.iter().filter(|layer| layer.tls == tls).map(ToString::to_string).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") + how }
     };
     let mut facts = vec![
-        Fact::new("encrypted", format!("{} (TLS 1.3, certificates of both ends)", named(true))),
-        Fact::new("not encrypted", named(false)),
+        Fact::new("encrypted", named(true, " (TLS 1.3, certificates of both ends)")),
+        Fact::new("not encrypted", named(false, "")),
         Fact::new("link", link.to_string()),
         Fact::new(
             "lanes",

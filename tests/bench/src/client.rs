@@ -157,22 +157,27 @@ pub fn delete_topic(bootstrap: &str, name: &str) -> Result<(), KafkaError> {
     Ok(())
 }
 
-/// The node that leads the first partition of a topic.
-pub fn leader_of(bootstrap: &str, topic: &str) -> Result<i32, KafkaError> {
+/// The nodes that lead a topic's partitions, once all of them are led: a topic that was just created is not, everywhere.
+pub fn leaders_of(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<i32>, KafkaError> {
     /// An election after a topic's creation takes less.
     const WITHIN: Duration = Duration::from_secs(30);
     let began = std::time::Instant::now();
     let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
     loop {
         let metadata = client.fetch_metadata(Some(topic), WITHIN)?;
-        let partition = metadata.topics().first().and_then(|topic| topic.partitions().first());
-        match partition.map(|partition| partition.leader()).filter(|leader| *leader >= 0) {
-            Some(leader) => return Ok(leader),
-            None if began.elapsed() > WITHIN => {
-                return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let mut led: Vec<(i32, i32)> = found
+            .map(|found| found.partitions().iter().map(|partition| (partition.id(), partition.leader())).collect())
+            .unwrap_or_default();
+        led.retain(|(_, leader)| *leader >= 0);
+        led.sort_unstable();
+        if i32::try_from(led.len()).is_ok_and(|count| count >= partitions) {
+            return Ok(led.into_iter().map(|(_, leader)| leader).collect());
         }
+        if began.elapsed() > WITHIN {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -5,10 +5,10 @@
 //! `concurrent` and `start` tell medians of variants that take turns within a round. `transports`, `storage` and `compare` tell
 //! whether candidates differ, and by how much:
 //!
-//! - [`stats`]: who has a turn when, and what several rounds say. [`contest`]: the rounds.
-//! - [`machine`]: what processes and the machine have used. [`part`]: parts of this program in processes of their own.
-//! - [`load`]: what a client does to a broker for a time.
-//! - [`comparison`]: reports.
+//! - [`stats`] says who has a turn when, and what several rounds say; [`contest`] makes the rounds.
+//! - [`machine`] tells what processes and the machine have used; a [`part`] is a part of this program in a process of its own.
+//! - [`load`] is what a client does to a broker for a time.
+//! - [`comparison`] makes reports.
 //!
 //! `chronik bench …` runs this program.
 

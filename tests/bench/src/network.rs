@@ -163,7 +163,7 @@ fn failure(command: &mut Command) -> Option<String> {
     match command.output() {
         Ok(Output { status, .. }) if status.success() => None,
         Ok(Output { status, stderr, .. }) => {
-            let words = String::from_utf8_lossy(&stderr).trim().replace('\n', "; ");
+            let words = String::from_utf8_lossy(&stderr).trim().trim_end_matches('.').replace('\n', "; ");
             Some(if words.is_empty() { status.to_string() } else { words })
         }
         Err(why) => Some(format!("unshare: {why}")),

@@ -88,6 +88,7 @@ pub fn bars(case: &Case, figure: &str) -> String {
 pub fn distribution(case: &Case, name: &str) -> String {
     const HEIGHT: f64 = 300.0;
     const AXIS: f64 = 56.0;
+    const EDGE: f64 = 24.0;
     let lines: Vec<Line<'_>> = case
         .candidates
         .iter()
@@ -112,10 +113,10 @@ pub fn distribution(case: &Case, name: &str) -> String {
     let deepest = all().filter(|step| step.0 < 1.0).map(|step| depth(step.0)).fold(1.0, f64::max) + 0.5;
     let x = |quantile: f64| {
         let at = if quantile < 1.0 { depth(quantile) } else { deepest };
-        AXIS + (WIDTH - AXIS - 16.0) * at / deepest
+        AXIS + (WIDTH - AXIS - EDGE) * at / deepest
     };
     let y = |micros: f64| {
-        let at = (micros.max(lowest).log10() - low) / (high - low);
+        let at = (micros.max(10f64.powf(low)).log10() - low) / (high - low);
         10.0 + (HEIGHT - 40.0) * (1.0 - at)
     };
     let title = format!("{name}: how long it took, by quantile");
@@ -129,7 +130,7 @@ pub fn distribution(case: &Case, name: &str) -> String {
         let _ = write!(
             out,
             "<path class=\"grid\" d=\"M{AXIS} {at:.1}H{:.1}\"></path><text x=\"{:.1}\" y=\"{:.1}\" class=\"name\">{}</text>",
-            WIDTH - 16.0,
+            WIDTH - EDGE,
             AXIS - 6.0,
             at + 4.0,
             time(micros)
@@ -209,6 +210,7 @@ mod tests {
         let svg = distribution(&report().cases[0], "round trip");
         let lines: Vec<&str> = svg.split("points=\"").skip(1).filter_map(|part| part.split('"').next()).collect();
         assert_eq!(lines.len(), 2);
+        assert!(svg.contains("M56 270.0H"), "the lowest power of ten is the bottom: {svg}");
         for line in lines {
             let points: Vec<(f64, f64)> = line
                 .split(' ')

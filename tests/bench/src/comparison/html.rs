@@ -2,6 +2,7 @@
 
 use super::baseline::Changes;
 use super::{Case, Report, Verdict, chart};
+use crate::contest::Better;
 use crate::report::readable;
 use std::fmt::Write;
 
@@ -85,7 +86,9 @@ fn section(out: &mut String, number: usize, case: &Case, reference: &str) {
     for figure in case.candidates.iter().flat_map(|candidate| &candidate.figures) {
         // Single quantiles are in the distributions and in the table.
         let is_quantile = names.iter().any(|name| figure.name.starts_with(&format!("{name} ")));
-        if !is_quantile && !figures.contains(&figure.name.as_str()) {
+        // What is no goal is in the table alone.
+        let is_drawn = !is_quantile && figure.better != Better::Neither;
+        if is_drawn && !figures.contains(&figure.name.as_str()) {
             figures.push(&figure.name);
         }
     }

@@ -181,7 +181,8 @@ fn others(cases: &[super::Case]) -> Option<String> {
     let (most, case, candidate) = busy.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (most > OTHERS_MAX).then(|| {
         format!(
-            "Something else was busy: up to {most:.2} CPU seconds a second ({}, {}) were used by neither what was measured nor              its clients.",
+            "Something else was busy: up to {most:.2} CPU seconds a second ({}, {}) were used by neither what was measured nor its \
+             clients.",
             case.name, candidate.name
         )
     })

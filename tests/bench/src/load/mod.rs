@@ -9,7 +9,7 @@ pub mod pace;
 pub use flow::Flow;
 
 use crate::BenchError;
-use crate::client::{create_topic, delete_topic};
+use crate::client::{create_topic, delete_topic, leaders_of};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Another each time: topics of one run have names of their own, also while an earlier one is still being deleted.
@@ -22,12 +22,15 @@ pub fn number() -> u64 {
 pub struct OneTopic {
     bootstrap: String,
     pub name: String,
+    /// The nodes that lead its partitions, when it was created.
+    pub leaders: Vec<i32>,
 }
 
 impl OneTopic {
     pub fn create(bootstrap: &str, name: String, partitions: i32, replicas: i32) -> Result<Self, BenchError> {
         create_topic(bootstrap, &name, partitions, replicas)?;
-        Ok(Self { bootstrap: bootstrap.to_owned(), name })
+        let leaders = leaders_of(bootstrap, &name, partitions)?;
+        Ok(Self { bootstrap: bootstrap.to_owned(), name, leaders })
     }
 
     /// Not left to a destructor: a failure is to be told.

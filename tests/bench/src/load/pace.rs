@@ -6,7 +6,7 @@ use crate::client::{Producing, consumer, producer};
 use crate::contest::{Figure, Observation, lag};
 use crate::machine::Window;
 use crate::stats::Latencies;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +59,18 @@ fn taken(from: &Mutex<Latencies>) -> Latencies {
     std::mem::take(&mut *from.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Where the log ends; asks again while the broker that is asked has not heard of the topic.
+fn end_of(consumer: &BaseConsumer, topic: &str) -> Result<i64, BenchError> {
+    let began = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, 0, SILENCE) {
+            Ok((_, end)) => return Ok(end),
+            Err(why) if began.elapsed() > SILENCE => return Err(why.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 impl Pacing<'_> {
     pub fn observe(&self) -> Result<Observation, BenchError> {
         let number = |seconds: f64| (seconds * self.per_second).ceil() as u64;
@@ -66,7 +78,7 @@ impl Pacing<'_> {
         // The payload begins with the record's number.
         let size = self.size.max(8);
         let consumer = consumer(self.bootstrap)?;
-        let (_, end) = consumer.fetch_watermarks(self.topic, 0, SILENCE)?;
+        let end = end_of(&consumer, self.topic)?;
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(self.topic, 0, Offset::Offset(end))?;
         consumer.assign(&from)?;

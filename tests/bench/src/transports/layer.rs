@@ -73,6 +73,13 @@ impl Layer {
         })
     }
 
+    /// How large QUIC's datagrams are, and what carries them.
+    pub fn datagrams(&self) -> Option<String> {
+        let carried =
+            if self.needs_jumbo() { "only loopback and jumbo frames carry them" } else { "Ethernet carries them" };
+        (self.transport == Transport::Quic).then(|| format!("{} B, {carried}", self.mtu_bytes))
+    }
+
     /// What this layer needs more than a network of Ethernet's frames.
     pub fn needs_jumbo(&self) -> bool {
         self.transport == Transport::Quic && self.mtu_bytes > ETHERNET_MTU_BYTES

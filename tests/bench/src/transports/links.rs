@@ -117,7 +117,7 @@ impl LinkCase {
 
     /// What a turn showed. `own_network`: nobody else is on the loopback that was counted.
     pub fn observed(&self, measured: Measured, own_network: bool) -> Observation {
-        let Measured { seen, used, sockets, loopback } = measured;
+        let Measured { seen, used, sockets } = measured;
         let both = used.together();
         let mut shown = Observation::default();
         let (near, far) = (used.processes.first().copied().flatten(), used.processes.get(1).copied().flatten());
@@ -133,8 +133,8 @@ impl LinkCase {
                     .perhaps(SWITCHES, both.map(|both| both.context_switches as f64 / megabytes));
                 if own_network {
                     shown = shown
-                        .perhaps(WIRE, loopback.map(|(bytes, _)| bytes as f64 / seen.bytes as f64))
-                        .perhaps(PACKETS, loopback.map(|(_, packets)| packets as f64 / megabytes));
+                        .perhaps(WIRE, seen.loopback.map(|(bytes, _)| bytes as f64 / seen.bytes as f64))
+                        .perhaps(PACKETS, seen.loopback.map(|(_, packets)| packets as f64 / megabytes));
                 }
             }
         }

@@ -195,7 +195,9 @@ pub fn run(args: &TransportsArgs) -> Result<(), BenchError> {
         match (cases.get(bout), &cluster) {
             (Some(case), _) => {
                 let measured = pair::measure(layer, &certs, &case.work, WARM_UP_SECONDS, seconds)?;
-                Ok(vec![case.observed(measured, own_network)])
+                let mut shown = case.observed(measured, own_network);
+                shown.facts.extend(layer.datagrams().map(|words| ("datagrams", words)));
+                Ok(vec![shown])
             }
             (None, Some(cluster)) => cluster.turn(layer, &certs),
             (None, None) => Ok(Vec::new()),
@@ -204,13 +206,13 @@ pub fn run(args: &TransportsArgs) -> Result<(), BenchError> {
 }
 
 fn conditions(layers: &[Layer], link: Link, cluster: Option<&cluster::Cases>) -> Vec<Fact> {
-    let named = |tls: bool| {
+    let named = |tls: bool, how: &str| {
         let names: Vec<String> = layers.iter().filter(|layer| layer.tls == tls).map(ToString::to_string).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") + how }
     };
     let mut facts = vec![
-        Fact::new("encrypted", format!("{} (TLS 1.3, certificates of both ends)", named(true))),
-        Fact::new("not encrypted", named(false)),
+        Fact::new("encrypted", named(true, " (TLS 1.3, certificates of both ends)")),
+        Fact::new("not encrypted", named(false, "")),
         Fact::new("link", link.to_string()),
         Fact::new(
             "lanes",

@@ -6,6 +6,7 @@
 use super::end::{Over, say};
 use super::far::words;
 use super::work::{ACKNOWLEDGED, ANSWER, BULK, Bulk, FRAME_BYTES_MAX, Near, Order, PROBE, Probes, Seen};
+use crate::machine::sockets;
 use crate::part::Said;
 use crate::stats::Latencies;
 use bytes::Bytes;
@@ -139,6 +140,9 @@ async fn measure(link: &dyn Link, near: Near) -> Result<(), String> {
         why = failures.recv() => return failure(why),
     }
     say(&Said::Begun);
+    // Seen from here, so that it is of the very same span as what is counted.
+    let loopback = || sockets::loopback(std::process::id());
+    let before = loopback();
     let (began, frames, bytes) =
         (Instant::now(), counting.frames.load(Ordering::Relaxed), counting.bytes.load(Ordering::Relaxed));
     tokio::select! {
@@ -149,6 +153,7 @@ async fn measure(link: &dyn Link, near: Near) -> Result<(), String> {
         seconds: began.elapsed().as_secs_f64(),
         frames: counting.frames.load(Ordering::Relaxed) - frames,
         bytes: counting.bytes.load(Ordering::Relaxed) - bytes,
+        loopback: before.zip(loopback()).map(|(before, after)| (after.0 - before.0, after.1 - before.1)),
         ..Seen::default()
     };
     if let Some(timetable) = &timetable {

@@ -3,7 +3,7 @@
 use super::layer::Layer;
 use super::work::{Near, Order, Seen, Work};
 use crate::BenchError;
-use crate::machine::sockets::{self, Sockets};
+use crate::machine::sockets::Sockets;
 use crate::machine::window::{Used, Window};
 use crate::part::{PATIENCE, Part, Said};
 use std::path::Path;
@@ -18,8 +18,6 @@ pub struct Measured {
     /// The near end first.
     pub used: Used,
     pub sockets: [Sockets; 2],
-    /// Bytes and packets on the loopback while it was measured.
-    pub loopback: Option<(u64, u64)>,
 }
 
 /// Makes a turn.
@@ -38,13 +36,10 @@ pub fn measure(
     let Said::<Seen>::Begun = near.says(PATIENCE + Duration::from_secs_f64(warm_up_seconds))? else {
         return Err(near.failed("it does not begin"));
     };
-    let before = sockets::loopback(near.pid());
     let window = Window::open(&[near.pid(), far.pid()]);
     let ended = near.says(PATIENCE + Duration::from_secs_f64(seconds))?;
     let used = window.close();
-    let after = sockets::loopback(near.pid());
     let sockets = [Sockets::of(near.pid()), Sockets::of(far.pid())];
     let Said::Ended(seen) = ended else { return Err(near.failed("it does not end")) };
-    let carried = |(before, after): ((u64, u64), (u64, u64))| (after.0 - before.0, after.1 - before.1);
-    Ok(Measured { seen, used, sockets, loopback: before.zip(after).map(carried) })
+    Ok(Measured { seen, used, sockets })
 }

@@ -7,7 +7,6 @@ use super::NODES;
 use super::layer::Layer;
 use crate::BenchError;
 use crate::broker::binary;
-use crate::client::leader_of;
 use crate::comparison::Fact;
 use crate::contest::{Bout, Case, Figure, Observation};
 use crate::load::flow::Flowing;
@@ -176,8 +175,10 @@ impl Cases {
     fn catch_up(&self, nodes: &mut Nodes) -> Result<Observation, BenchError> {
         let bootstrap = nodes.bootstrap();
         let topic = OneTopic::create(&bootstrap, "bench-catch-up".into(), 1, REPLICAS)?;
-        let leader = leader_of(&bootstrap, &topic.name)?;
-        let Some(follower) = NODES.into_iter().find(|node| *node != leader) else { return Err(BenchError::BrokerGone) };
+        let is_leader = |node: &i32| topic.leaders.contains(node);
+        let Some(follower) = NODES.into_iter().find(|node| !is_leader(node)) else {
+            return Err(BenchError::BrokerGone);
+        };
         nodes.stop(follower);
         nodes.until_missed(follower)?;
         let bytes = self.catch_up_mb * 1_000_000;
@@ -202,9 +203,8 @@ impl Cases {
 fn failed_over(nodes: &mut Nodes) -> Result<Observation, BenchError> {
     let bootstrap = nodes.bootstrap();
     let topic = OneTopic::create(&bootstrap, "bench-failover".into(), 1, REPLICAS)?;
-    let leader = leader_of(&bootstrap, &topic.name)?;
     let took = failover::until_writable_again(&bootstrap, &topic.name, || {
-        nodes.kill(leader);
+        topic.leaders.iter().for_each(|leader| nodes.kill(*leader));
         Ok(())
     })?;
     // The nodes go with everything that is on them.

@@ -45,11 +45,15 @@ pub enum Fact {
     Stands { replica: Replica, standing: Standing },
     /// The replica's log is deleted, because the metadata says so.
     Deleted { replica: Replica },
+    /// Somebody, or the disk by itself, has taken away something of that log, or written into it.
+    Spoiled { node: NodeId, log: String },
     /// A node's process has ended. With `power`, what was not synced may be gone; with `disk`, all is.
     Ended { node: NodeId, power: bool, disk: bool },
     /// A producer was told that its batch is stored on all that are in sync, there.
     /// `epoch`: in which the leader was when it took the batch.
     Acknowledged { log: LogId, epoch: LeaderEpoch, producer: i64, sequence: i32, base: Offset, crc: u32 },
+    /// A producer has sent again what it had on its way, and was told that it is stored, but not where.
+    ToldNoPlace { log: LogId, producer: i64, sequence: i32 },
     /// A consumer was given these, as committed. `from`: where it had asked.
     Read { consumer: u64, node: NodeId, epoch: LeaderEpoch, log: LogId, from: Offset, batches: Vec<Placed> },
     /// A leader that knows all that was shown before says where the log ends for consumers.

@@ -1,6 +1,7 @@
 //! What goes wrong, and what operators do meanwhile.
 
 use crate::disk::Trouble;
+use crate::facts::Fact;
 use crate::rt::{DiskPace, WORLD};
 use crate::story::Fault;
 use crate::world::World;
@@ -194,10 +195,16 @@ impl World {
                 _ => disks.records.misdirect(&log, watermark.0, &mut dice).then(|| "an index".to_owned()),
             };
             if let Some(what) = what {
+                self.spoiled(id, &log);
                 self.count_fault(fault.name());
                 self.sim.tell(|| format!("-- {}: {what}, {log} of n{id}", fault.name()));
             }
         });
+    }
+
+    /// No process has done that to the log.
+    pub fn spoiled(&self, node: NodeId, log: &str) {
+        self.judges.borrow_mut().hear(&self.sim, &Fact::Spoiled { node, log: log.to_owned() });
     }
 
     fn end_for(self: &Rc<Self>, node: NodeId, span: Duration, power: bool) {
@@ -253,6 +260,7 @@ impl World {
         self.end(id, false, false, true);
         self.with_disks(id, |disks| {
             if disks.records.empty_last_segment(&log, watermark.0) {
+                self.spoiled(id, &log);
                 self.count_fault(Fault::Shorten.name());
                 self.sim.tell(|| format!("-- {}: {log} of n{id}", Fault::Shorten.name()));
             }
@@ -401,9 +409,11 @@ impl World {
         if self.story.unsynced && self.sim.roll(|dice| dice.once_in(2)) {
             configs.push(("chronik.durability".into(), Some("replicated".into())));
         }
+        // What lies on one node only is promised to be there when that node is, and nothing else takes its place.
+        let is_single = self.story.singles && self.sim.roll(|dice| dice.once_in(2));
         let topic = NewTopic {
             partitions: i32::try_from(partitions).unwrap_or(1),
-            replication_factor: 3,
+            replication_factor: if is_single { 1 } else { 3 },
             configs,
             ..NewTopic::with_defaults(format!("topic-{number}"))
         };

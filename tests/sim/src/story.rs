@@ -114,6 +114,8 @@ pub struct Story {
     pub may_lose: bool,
     /// Topics may be content with written records.
     pub unsynced: bool,
+    /// Topics may be on one node only.
+    pub singles: bool,
     /// Old records are dropped.
     pub trims: bool,
     /// Nothing goes wrong before.
@@ -134,6 +136,8 @@ impl Story {
         if administers || may_lose || unsynced || faults.contains(&Fault::Wipe) {
             faults.retain(|fault| !of_one.contains(fault));
         }
+        let loses_disks = faults.contains(&Fault::Wipe) || faults.iter().any(|fault| of_one.contains(fault));
+        let singles = !may_lose && !unsynced && !loses_disks && dice.once_in(3);
         let snapshots_often = dice.once_in(2);
         let raft = Settings {
             snapshot_after_entries: if snapshots_often { 40 } else { 10_000 },
@@ -186,6 +190,7 @@ impl Story {
             members: if dice.once_in(3) { dice.between(2, 4) } else { 0 },
             may_lose,
             unsynced,
+            singles,
             trims: dice.once_in(3),
             quiet_until: Duration::ZERO,
         }
@@ -194,7 +199,7 @@ impl Story {
     pub fn describe(&self) -> String {
         let faults: Vec<_> = self.faults.iter().map(|fault| fault.name()).collect();
         format!(
-            "{} nodes, {:?} of: {}; a fault every {:?}; {} producers with {} in flight{}{}{}{}{}",
+            "{} nodes, {:?} of: {}; a fault every {:?}; {} producers with {} in flight{}{}{}{}{}{}",
             self.nodes,
             self.span,
             if faults.is_empty() { "no faults".into() } else { faults.join(", ") },
@@ -205,6 +210,7 @@ impl Story {
             if self.members > 0 { "; a group" } else { "" },
             if self.may_lose { "; unclean elections" } else { "" },
             if self.unsynced { "; unsynced topics" } else { "" },
+            if self.singles { "; topics on one node" } else { "" },
             if self.trims { "; old records go" } else { "" },
         )
     }

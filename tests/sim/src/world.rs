@@ -336,6 +336,7 @@ impl World {
                 self.sim.tell(|| format!("n{id}'s damaged log {log} is thrown away"));
                 self.judges.borrow_mut().count("damaged log made anew from others");
                 self.with_disks(id, |disks| disks.records.throw_away(&log.to_string()));
+                self.spoiled(id, &log.to_string());
             }
             // A write that was on its way when everything was mended may fail yet.
             let has_failed = self.sim.elapsed() < self.story.span + FAILS_YET && !table.offline().is_empty();

@@ -40,6 +40,15 @@ impl Judge for Promises {
                 }
                 Ok(())
             }
+            // Where records may be lost, what is known of a producer may be lost with them.
+            Fact::ToldNoPlace { log, producer, sequence }
+                if picture.stories.get(log).is_none_or(|story| story.unclean.is_none()) =>
+            {
+                broken(
+                    "a retry of what is on its way is told its place",
+                    format!("{log}: producer {producer} asks again for {sequence}, which is known to be old"),
+                )
+            }
             Fact::Stands { replica, standing } if standing.leads => {
                 let Some(story) = picture.stories.get(&replica.log) else { return Ok(()) };
                 let Looked { upto, last, reconciled } = self.looked.entry(replica.log).or_default();

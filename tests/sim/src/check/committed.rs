@@ -4,6 +4,7 @@ use super::picture::{Known, Picture};
 use super::{Judge, Violation, broken};
 use crate::facts::{Fact, Replica};
 use chronik_core::ids::{LogId, NodeId, Offset};
+use chronik_core::metadata::Topic;
 use chronik_core::partition::leader::Durability;
 use std::collections::BTreeMap;
 
@@ -116,10 +117,25 @@ pub struct InSync;
 
 impl Judge for InSync {
     fn hear(&mut self, fact: &Fact, picture: &Picture) -> Result<(), Violation> {
-        let log = match fact {
-            Fact::Stands { replica, standing } if standing.leads => replica.log,
-            _ => return Ok(()),
-        };
+        match fact {
+            Fact::Stands { replica, standing } if standing.leads => Self::look(picture, replica.log),
+            // Whoever joins may be elected in the next moment.
+            Fact::Applied { index, image, .. } | Fact::Installed { index, image, .. }
+                if *index == picture.image_index =>
+            {
+                let of = |topic: &Topic| {
+                    let (topic, count) = (topic.id, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
+                    (0..count).map(move |partition| LogId { topic, partition })
+                };
+                image.topics().flat_map(|topic| of(topic)).try_for_each(|log| Self::look(picture, log))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl InSync {
+    fn look(picture: &Picture, log: LogId) -> Result<(), Violation> {
         let (Some(image), Some(story)) = (&picture.image, picture.stories.get(&log)) else { return Ok(()) };
         let Some(partition) = image.partition(log.topic, log.partition) else { return Ok(()) };
         if story.reconciled != story.unclean {

@@ -109,6 +109,8 @@ fn kind(fact: &Fact) -> (&'static str, u64) {
             of(7, standing.high_watermark.0.unsigned_abs() ^ standing.log_end.0.unsigned_abs().rotate_left(24)),
         ),
         Fact::Deleted { .. } => ("deleted", of(8, 0)),
+        Fact::Spoiled { node, .. } => ("spoiled", of(20, node.0.unsigned_abs().into())),
+        Fact::ToldNoPlace { sequence, .. } => ("told no place", of(21, sequence.unsigned_abs().into())),
         Fact::Ended { node, .. } => ("ended", of(9, node.0.unsigned_abs().into())),
         Fact::Acknowledged { base, .. } => ("acknowledged", of(10, base.0.unsigned_abs())),
         Fact::Read { from, batches, .. } => ("read", of(11, from.0.unsigned_abs() ^ (batches.len() as u64) << 32)),

@@ -22,6 +22,16 @@ impl Content {
         self.batches.range(..=offset).next_back().map(|(_, batch)| batch).filter(|batch| batch.next > offset)
     }
 
+    /// What a log that begins there has to have after a restart.
+    fn durable_batches(&self, start: Offset) -> impl Iterator<Item = &Placed> {
+        let below = start.min(self.durable_end)..self.durable_end;
+        self.batches.range(below).map(|(_, batch)| batch).filter(|batch| batch.next <= self.durable_end)
+    }
+
+    fn has(&self, batch: &Placed) -> bool {
+        self.batches.get(&batch.base).is_some_and(|own| Picture::is_same(own, batch))
+    }
+
     fn cut(&mut self, from: Offset) {
         while let Some(last) = self.batches.last_entry().filter(|last| last.get().next > from) {
             last.remove();
@@ -37,6 +47,8 @@ pub struct Known {
     pub content: Content,
     pub standing: Option<chronik_core::driver::Standing>,
     pub life: u64,
+    /// Something was taken away from it, or written into it, by no process.
+    pub is_spoiled: bool,
     /// Its process is running.
     pub is_open: bool,
     /// The last unclean election after which it is known to have what its leader has.
@@ -66,9 +78,7 @@ impl Story {
     /// A leader was elected that may lack what was committed: the story is now what it has. Gives how many records are lost.
     fn reconcile(&mut self, content: &Content) -> u64 {
         self.reconciled = self.unclean;
-        let lacks = |(base, batch): &(&Offset, &Placed)| {
-            !content.batches.get(base).is_some_and(|own| Picture::is_same(own, batch))
-        };
+        let lacks = |(_, batch): &(&Offset, &Placed)| !content.has(batch);
         // Also what was dropped elsewhere counts: it may be all that this one has.
         let Some(fork) = self.batches.range(content.start..).find(lacks).map(|(base, _)| *base) else { return 0 };
         let lost = self.end.0 - fork.max(self.start).0;
@@ -124,6 +134,7 @@ impl Picture {
                 self.happened.push("log opened");
                 let known = self.known(replica);
                 let before = std::mem::take(&mut known.content);
+                let is_spoiled = known.is_spoiled;
                 known.life = replica.life;
                 known.is_open = true;
                 known.standing = None;
@@ -140,8 +151,16 @@ impl Picture {
                 known.content.end =
                     if unreadable_from.is_some() { *end } else { runs.last().map_or(*start, |batch| batch.next) };
                 known.content.durable_end = *start;
+                let lost = before.durable_batches(*start).find(|batch| !known.content.has(batch)).copied();
                 if before.end > known.content.end {
                     self.happened.push("log opened with less than it had");
+                }
+                if let Some(lost) = lost.filter(|_| !is_spoiled) {
+                    let what = format!(
+                        "n{} {} was durable up to {}, and has come back without {lost:?}",
+                        replica.node, replica.log, before.durable_end
+                    );
+                    return Err(Violation { rule: "what was durable is there when a log is opened again", what });
                 }
             }
             Fact::Appended { replica, run } => {
@@ -197,6 +216,10 @@ impl Picture {
                 self.replicas.remove(&(replica.node, replica.log));
                 self.happened.push("replica deleted");
             }
+            Fact::Spoiled { node, log } => {
+                let is_it = |(of, id): &(NodeId, LogId)| of == node && id.to_string() == *log;
+                self.replicas.iter_mut().filter(|(id, _)| is_it(id)).for_each(|(_, known)| known.is_spoiled = true);
+            }
             Fact::Ended { node, power, disk } => {
                 self.happened.push(if *disk {
                     "process ended with its disk"
@@ -243,7 +266,7 @@ impl Picture {
                 }
                 self.happened.push("offset of a group fetched");
             }
-            Fact::Read { .. } | Fact::Latest { .. } | Fact::Assigned { .. } => {}
+            Fact::Read { .. } | Fact::Latest { .. } | Fact::Assigned { .. } | Fact::ToldNoPlace { .. } => {}
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ const IN_FLIGHT_MAX: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Stored,
+    /// But so long ago that nobody knows where.
+    Somewhere,
     /// Ask again, perhaps elsewhere.
     Not,
     /// Its sequence does not follow on what the broker knows.
@@ -165,9 +167,16 @@ impl World {
             let mut all_stored = !answers.is_empty();
             for answer in answers {
                 match answer {
-                    Some(Answer::Stored) if all_stored => {
-                        waiting.pop_front();
+                    Some(stored @ (Answer::Stored | Answer::Somewhere)) if all_stored => {
+                        let batch = waiting.pop_front();
                         is_known = true;
+                        // There are no more on their way than a broker remembers, so it can say where each of them is.
+                        if let Some(header) = batch.filter(|_| stored == Answer::Somewhere).map(|batch| *batch.header())
+                        {
+                            let (producer, sequence) = (header.producer_id.0, header.base_sequence);
+                            let fact = Fact::ToldNoPlace { log, producer, sequence };
+                            self.judges.borrow_mut().hear(&self.sim, &fact);
+                        }
                     }
                     // Where records may be lost, what it had stored may be: it tells its application, and begins anew.
                     Some(Answer::OutOfOrder) if all_stored && self.may_have_lost(log) => {
@@ -231,7 +240,8 @@ impl World {
             Found::Duplicate => self.judges.borrow_mut().count("duplicate recognised"),
             Found::Forgotten => self.judges.borrow_mut().count("long stored duplicate recognised"),
         }
-        let Some(receiver) = receiver else { return Answer::Stored };
+        let stored = if placed.found == Found::Forgotten { Answer::Somewhere } else { Answer::Stored };
+        let Some(receiver) = receiver else { return stored };
         match self.sim.within(node.around.process, REQUEST_TIMEOUT, receiver).await {
             Some(Ok(Ok(()))) => {
                 if acks == Acks::All && placed.found != Found::Forgotten {
@@ -245,7 +255,7 @@ impl World {
                     };
                     node.around.tell(fact);
                 }
-                Answer::Stored
+                stored
             }
             _ => Answer::Not,
         }

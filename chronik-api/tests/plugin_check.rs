@@ -104,6 +104,7 @@ fn the_engine_on_an_embedded_database_keeps_every_rule() {
 fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
     for (fault, rule, words) in [
         ("needs its own sizes", "p02_newer_host", "did not start"),
+        ("needs a newer host", "p10_older_host", "did not start"),
         ("reads into one buffer", "p03_buffers_stay", ""),
         ("takes signals", "p04_signals", "lets signals through"),
         ("changes directory", "p05_process", "the working directory"),
@@ -115,6 +116,10 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
         ("leaks files", "p06_leaks", "more open files"),
         ("one engine only", "p07_engines_apart", ""),
         ("deletes nothing", "e06_delete_is_for_good", ""),
+        ("sets nothing aside", "e12_set_aside", ""),
+        ("forgets what was set aside", "k05_killed_setting_aside", "acknowledged was"),
+        ("throws away what it sets aside", "d04_damaged_set_aside", "runs are gone that its files had still held"),
+        ("opens what it sets aside", "d04_damaged_set_aside", "what is left is not set aside"),
         ("tells a wrong end", "a04_out_of_order", ""),
         ("reads from the start", "r06_from_every_offset", ""),
         ("keeps the suffix", "c01_truncate_suffix", ""),
@@ -122,6 +127,12 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
         ("syncs nothing", "t05_sync_writes", "was asked to sync"),
         ("sets values later", "k03_killed_values", "acknowledged was"),
         ("crashes", "a03_completes_when_written", "signal 11"),
+        ("forgets on opening", "s03_reopen_engine", ""),
+        ("forgets on opening", "s04_killed", ""),
+        ("forgets on opening", "k01_killed_appending", "acknowledged was"),
+        ("keeps the suffix", "k02_killed_changing", ""),
+        ("deletes nothing", "k04_killed_creating", ""),
+        ("ignores failed writes", "d03_failed_writes", "could not grow any more"),
     ] {
         let (code, told) = check(&WRONG.1, &format!("{{\"fault\": \"{fault}\"}}"), &[rule]);
         let broken = with_verdict(&told, "broken");

@@ -546,6 +546,10 @@ impl Partition {
     /// A client's read met damage; see [`PartitionDriver::found_damaged`].
     pub fn found_damaged(self: &Arc<Self>, offset: Offset) {
         self.change(|driver, now| driver.found_damaged(offset, now));
+        if self.has_failed() {
+            // Perhaps before this was told: a plug-in that gives damaged bytes fails in all it does meanwhile.
+            self.damaged.store(true, Ordering::Release);
+        }
     }
 
     /// Starts a read of whole batches below `upto`.

@@ -285,7 +285,9 @@ async fn open_log(engines: Arc<Engines>, wanted: Assignment, is_known_damaged: b
         topic,
         partition = id.partition,
         log = %id,
-        "the damaged log was set aside under the same name with .damaged behind it, and is filled anew by its leader"
+        storage = wanted.storage,
+        "the damaged log was set aside, and is filled anew by its leader: its files have the same name with .damaged behind it, \
+         or are where its storage plug-in has put them"
     );
     open_as_it_is(&engines, wanted).await
 }

@@ -16,6 +16,8 @@
  *   Tables and argument structs begin with their size and only grow at the end. A struct larger than you know: ignore
  *   the rest. Smaller than you know: what is missing is as if zero. Another major version is another contract. A bit in
  *   ck_plugin.required that the host does not know makes it refuse the plug-in. Reserved fields are zero.
+ *   What a later minor version than 1.0 has brought says so: "since 1.1". A plug-in need not have it, and a host of an
+ *   earlier minor version does not ask for it.
  *
  * HOW A CALL ENDS
  *   Calls that take a `context` return
@@ -66,11 +68,12 @@ extern "C" {
 
 #define CK_MAGIC UINT64_C(0x4b494e4f52484321)
 #define CK_ABI_MAJOR 1
-#define CK_ABI_MINOR 0
+#define CK_ABI_MINOR 1
 
 /* ck_plugin.capabilities and ck_plugin.required */
 #define CK_CAP_SEGMENTS (UINT64_C(1) << 0)     /* segments, roll and set_segment_bytes are there */
 #define CK_CAP_WRITE_QUEUED (UINT64_C(1) << 1) /* write_queued is there and is to be called after appends */
+#define CK_CAP_SET_ASIDE (UINT64_C(1) << 2)    /* since 1.1: log_set_aside is there */
 
 /* ck_engine_info.survives: what the engine promises. A broker refuses configurations that ask for more. */
 #define CK_SURVIVES_NOTHING 0    /* nothing outlives the process */
@@ -275,7 +278,8 @@ typedef struct ck_plugin {
     /* Opens a log. What follows the last whole run is cut off (a torn tail); damage before it is CK_CORRUPT. The host
      * opens a log only while it is not open. */
     int32_t (*log_open)(void *engine, const ck_log_args *args, ck_log_info *info, ck_result *result);
-    /* Removes a log for good; durable on return. The host has closed it before. */
+    /* Removes a log for good, and what was set aside of it; durable on return. The host has closed it before. Without such
+     * a log: CK_NOT_FOUND, but what was set aside of it is removed all the same. */
     int32_t (*log_delete)(void *engine, const ck_log_id *id, ck_result *result);
 
     /* Logs. */
@@ -322,6 +326,13 @@ typedef struct ck_plugin {
     /* The host will never name this log again: free it. Once, after log_close has completed; from any thread, perhaps
      * after engine_close. */
     void (*log_release)(void *log);
+
+    /* Lifecycle, since 1.1, with CK_CAP_SET_ASIDE: puts what is stored of a log where nobody but a person finds it, in the
+     * place of what was put there before. The log is there no more, and can be created. Durable on return, whole or not at
+     * all if interrupted. The host has closed the log before, or could not open it: it is asked for logs that are damaged
+     * (log_open or read was answered CK_CORRUPT, or bytes came back that were never stored) and are filled anew from
+     * another broker's, so it must work whatever the log's content is. text: where it is now, for people. */
+    int32_t (*log_set_aside)(void *engine, const ck_log_id *id, ck_result *result);
 } ck_plugin;
 
 /* What a plug-in exports. NULL: it cannot work with this host, and has said why through host->log. */
@@ -353,7 +364,7 @@ CK_SIZE(ck_append_args, 56);
 CK_SIZE(ck_read_args, 32);
 CK_SIZE(ck_meta, 32);
 CK_SIZE(ck_host, 64);
-CK_SIZE(ck_plugin, 240);
+CK_SIZE(ck_plugin, 248);
 
 #ifdef __cplusplus
 }

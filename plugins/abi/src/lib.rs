@@ -18,14 +18,21 @@ pub const MAGIC: u64 = 0x4b49_4e4f_5248_4321;
 /// Another major version is another contract: such a plug-in is refused.
 pub const ABI_MAJOR: u16 = 1;
 /// A minor version adds fields at the end of structs, and capability bits.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 
 /// [`ck_plugin::capabilities`]: `segments`, `roll` and `set_segment_bytes` are there.
 pub const CAP_SEGMENTS: u64 = 1 << 0;
 /// [`ck_plugin::capabilities`]: `write_queued` is there and must be called after appends.
 pub const CAP_WRITE_QUEUED: u64 = 1 << 1;
+/// [`ck_plugin::capabilities`], since 1.1: `log_set_aside` is there.
+pub const CAP_SET_ASIDE: u64 = 1 << 2;
+/// All that version 1.0 knows.
+pub const CAPS_OF_1_0: u64 = CAP_SEGMENTS | CAP_WRITE_QUEUED;
 /// All that this version knows.
-pub const CAPS_KNOWN: u64 = CAP_SEGMENTS | CAP_WRITE_QUEUED;
+pub const CAPS_KNOWN: u64 = CAPS_OF_1_0 | CAP_SET_ASIDE;
+
+/// How large a plug-in's table was in version 1.0: none is smaller, and what a smaller one than ours lacks is as if zero.
+pub const PLUGIN_BYTES_OF_1_0: usize = offset_of!(ck_plugin, log_set_aside);
 
 /// [`ck_engine_info::survives`].
 pub const SURVIVES_NOTHING: u32 = 0;
@@ -299,6 +306,9 @@ pub struct ck_plugin {
     pub set_segment_bytes: Option<unsafe extern "C" fn(log: *mut c_void, segment_bytes: u64)>,
     pub log_close: Option<unsafe extern "C" fn(log: *mut c_void, context: u64, result: *mut ck_result) -> i32>,
     pub log_release: Option<unsafe extern "C" fn(log: *mut c_void)>,
+
+    pub log_set_aside:
+        Option<unsafe extern "C" fn(engine: *mut c_void, id: *const ck_log_id, result: *mut ck_result) -> i32>,
 }
 
 /// A result that nobody has filled in.
@@ -338,5 +348,6 @@ const _: () = {
     assert!(size_of::<ck_read_args>() == 32);
     assert!(size_of::<ck_meta>() == 32);
     assert!(size_of::<ck_host>() == 64);
-    assert!(size_of::<ck_plugin>() == 240 && offset_of!(ck_plugin, engine_start) == 64);
+    assert!(size_of::<ck_plugin>() == 248 && offset_of!(ck_plugin, engine_start) == 64);
+    assert!(PLUGIN_BYTES_OF_1_0 == 240);
 };

@@ -57,12 +57,13 @@ fn the_header_and_the_rust_side_agree() {
             magic, struct_size, abi_major, abi_minor, capabilities, required, name, version, engine_start, engine_close,
             engine_list, engine_usage, log_open, log_delete, log_state, append, write_queued, sync, read, truncate_suffix,
             truncate_prefix, reset, offset_for_timestamp, meta_put, meta_get, segments, roll, set_segment_bytes,
-            log_close, log_release
+            log_close, log_release, log_set_aside
         }
     };
     let numbers = numbers! {
         CK_MAGIC = abi::MAGIC, CK_ABI_MAJOR = abi::ABI_MAJOR, CK_ABI_MINOR = abi::ABI_MINOR,
         CK_CAP_SEGMENTS = abi::CAP_SEGMENTS, CK_CAP_WRITE_QUEUED = abi::CAP_WRITE_QUEUED,
+        CK_CAP_SET_ASIDE = abi::CAP_SET_ASIDE,
         CK_SURVIVES_NOTHING = abi::SURVIVES_NOTHING, CK_SURVIVES_PROCESS = abi::SURVIVES_PROCESS,
         CK_SURVIVES_POWER_LOSS = abi::SURVIVES_POWER_LOSS, CK_OPEN_EXISTING = abi::OPEN_EXISTING,
         CK_OPEN_CREATE_NEW = abi::OPEN_CREATE_NEW, CK_OPEN_CREATE_IF_MISSING = abi::OPEN_CREATE_IF_MISSING,

@@ -3,8 +3,13 @@
 use crate::judge::Judge;
 use crate::killed::{run_to_its_end, settle};
 use crate::snapshot::{Expected, Snapshot};
+use crate::subject::whole;
 use crate::writer::Step;
-use chronik_conformance::wal::{Dice, copy_tree};
+use chronik_conformance::wal::{Dice, Log, copy_tree, id};
+use chronik_core::ids::Offset;
+use chronik_core::wal::{EngineError, OpenMode, OpenOptions, ReadRange, WalEngine, WalError};
+use futures::executor::block_on;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// How many damages of a kind are tried, over all files.
 const DAMAGES: u64 = 60;
+/// And how many where what is left is set aside, which takes longer.
+const DAMAGES_SET_ASIDE: u64 = 24;
 /// Runs in the log that is damaged.
 const RUNS: i64 = 60;
 /// How large files may become, in blocks of 512 or 1024 bytes (shells differ): room for the first dozens of runs.
@@ -21,28 +28,35 @@ const LARGE_RUNS: i64 = 120;
 const LARGE_BYTES: usize = 4000;
 
 pub(crate) fn cut(judge: &Judge) {
-    damaged(judge, "cut off", |file, dice| {
-        let len = fs::metadata(file)?.len();
-        fs::OpenOptions::new().write(true).open(file)?.set_len(len - 1 - dice.below(len))
-    });
+    damaged(judge, "cut off", cut_off);
 }
 
 pub(crate) fn flipped(judge: &Judge) {
-    damaged(judge, "changed in one bit", |file, dice| {
-        let mut content = fs::read(file)?;
-        let at = dice.below(content.len() as u64) as usize;
-        content[at] ^= 1 << dice.below(8);
-        fs::write(file, content)
-    });
+    damaged(judge, "changed in one bit", flip);
+}
+
+fn cut_off(file: &Path, dice: &mut Dice) -> io::Result<()> {
+    let len = fs::metadata(file)?.len();
+    fs::OpenOptions::new().write(true).open(file)?.set_len(len - 1 - dice.below(len))
+}
+
+fn flip(file: &Path, dice: &mut Dice) -> io::Result<()> {
+    let mut content = fs::read(file)?;
+    let at = dice.below(content.len() as u64) as usize;
+    content[at] ^= 1 << dice.below(8);
+    fs::write(file, content)
 }
 
 fn writer_of(directory: &Path) -> String {
     format!("writer {}", directory.display())
 }
 
+fn broken(error: io::Error) -> ! {
+    panic!("the files cannot be worked on: {error}")
+}
+
 /// Writes a log, closes it, and damages one file of it after the other, each in a copy.
 fn damaged(judge: &Judge, how: &str, damage: impl Fn(&Path, &mut Dice) -> io::Result<()>) {
-    let broken = |error: io::Error| -> ! { panic!("the files cannot be worked on: {error}") };
     let place = tempfile::tempdir().unwrap_or_else(|error| broken(error));
     let directory = place.path().join("data");
     let mut expected = Expected::default();
@@ -92,6 +106,96 @@ fn damaged(judge: &Judge, how: &str, damage: impl Fn(&Path, &mut Dice) -> io::Re
             found.bytes.iter().zip(&whole.bytes).take_while(|(found, right)| found == right).count()
         );
     }
+}
+
+/// Damages a log until it is noticed, in many ways, and has what is left set aside.
+pub(crate) fn set_aside(judge: &Judge) {
+    let place = tempfile::tempdir().unwrap_or_else(|error| broken(error));
+    let directory = place.path().join("data");
+    let mut steps: Vec<_> =
+        (0..RUNS).map(|number| Step::Order(number * 2, 2, 0, number, 100 + number as usize % 7 * 40)).collect();
+    steps.extend([Step::Wait, Step::Put("value".into(), "another".into()), Step::Sync]);
+    let (done, why) = run_to_its_end(&mut judge.again.command(&writer_of(&directory)), &steps);
+    assert!(done == steps.len(), "{:?} is not done: {why}", steps[done].to_string());
+    let files = files_of(&directory).unwrap_or_else(|error| broken(error));
+    for number in 0..DAMAGES_SET_ASIDE {
+        let mut dice = Dice(number);
+        let file = &files[number as usize % files.len()];
+        let damage = if dice.below(2) == 0 { cut_off } else { flip };
+        let copy = tempfile::tempdir().unwrap_or_else(|error| broken(error));
+        let copy = copy.path().join("data");
+        copy_tree(&directory, &copy).unwrap_or_else(|error| broken(error));
+        damage(&copy.join(file), &mut dice).unwrap_or_else(|error| broken(error));
+        // The engine may be damaged as a whole: then there is no log that could be set aside.
+        let Ok(engine) = judge.subject.start(&copy) else { continue };
+        if !block_on(says_damaged(&engine)) {
+            continue;
+        }
+        let left = runs_in(&copy).unwrap_or_else(|error| broken(error));
+        let what = || format!("{} damaged ({number})", file.display());
+        if let Err(why) = block_on(engine.set_aside(id(1))) {
+            panic!("{}: what is left is not set aside: {}", what(), whole(&why));
+        }
+        let listed = block_on(engine.list()).map_err(|error| whole(&error));
+        assert!(listed == Ok(Vec::new()), "{}: set aside, and still a log: {listed:?}", what());
+        block_on(async {
+            let log = Log::open(&engine, 1).await;
+            let (state, value) = (log.state(), log.get("one").await);
+            assert!(
+                state.end == Offset(0) && value.is_none(),
+                "{}: set aside, but what begins anew holds something: {state:?}",
+                what()
+            );
+            log.fill(5).await;
+            log.sync().await;
+        });
+        if let Err(why) = block_on(engine.close()) {
+            panic!("{}: the engine does not close: {}", what(), whole(&why));
+        }
+        let again = Snapshot::of(&judge.subject, &copy).unwrap_or_else(|why| panic!("{}: begun anew: {why}", what()));
+        assert!(again.end > 0 && again.start == 0, "{}: what began anew is not there: {}", what(), again.told());
+        let kept = runs_in(&copy).unwrap_or_else(|error| broken(error));
+        let gone: Vec<_> = left.difference(&kept).collect();
+        assert!(gone.is_empty(), "{}: set aside, but runs are gone that its files had still held: {gone:?}", what());
+    }
+}
+
+/// Whether the engine notices, on opening the log or in reading all of it.
+async fn says_damaged(engine: &dyn WalEngine) -> bool {
+    let open = OpenOptions { mode: OpenMode::Existing, segment_bytes: 1 << 20 };
+    let wal = match engine.open(id(1), open).await {
+        Ok(wal) => wal,
+        Err(why) => return matches!(why, EngineError::Corrupt { .. }),
+    };
+    let log = Log { wal };
+    let (mut from, end) = (log.state().start, log.state().end);
+    while from < end {
+        match log.try_read(ReadRange { from, upto: end, max_bytes: 1000, min_one: true }).await {
+            Ok(chunk) if chunk.next_offset > from => from = chunk.next_offset,
+            Ok(_) => return false,
+            Err(why) => return matches!(why, WalError::Corrupt { .. }),
+        }
+    }
+    false
+}
+
+/// Which of the damaged log's runs lie in the files as they were given, by their bases: an engine may store them in another
+/// way, and then none does.
+fn runs_in(directory: &Path) -> io::Result<BTreeSet<i64>> {
+    let mut bases = BTreeSet::new();
+    for file in files_of(directory)? {
+        let content = fs::read(directory.join(file))?;
+        // Their bytes repeat where they belong.
+        for rest in content.split(|byte| *byte == b'<').skip(1) {
+            let text = rest.split(|byte| *byte == b'>').next().and_then(|text| std::str::from_utf8(text).ok());
+            if let Some(base) = text.and_then(|text| text.strip_suffix("+2@0")?.parse().ok())
+                && base % 2 == 0
+            {
+                bases.insert(base);
+            }
+        }
+    }
+    Ok(bases)
 }
 
 /// Files that hold something, from the directory on.

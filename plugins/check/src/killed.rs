@@ -49,6 +49,20 @@ pub(crate) fn creating(judge: &Judge) {
     });
 }
 
+/// What was set aside is in nobody's way: the same few logs are created and set aside again and again, and deleted with all
+/// that is left of them.
+pub(crate) fn setting_aside(judge: &Judge) {
+    kill_often(judge, |expected, dice, steps| {
+        let number = 2 + dice.below(4) as u8;
+        let there = expected.logs.contains(&number);
+        steps.push(match dice.below(4) {
+            0 if there => Step::Delete(number),
+            _ if there => Step::Aside(number),
+            _ => Step::Create(number),
+        });
+    });
+}
+
 /// Some runs at once.
 pub(crate) fn orders(expected: &Expected, dice: &mut Dice, steps: &mut Vec<Step>) {
     let mut base = expected.model.end;

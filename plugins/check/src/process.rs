@@ -6,8 +6,8 @@ use chronik_conformance::wal::{Log, everything, run_of};
 use chronik_core::ids::Offset;
 use chronik_core::pending::Pending;
 use chronik_core::time::Timestamp;
-use chronik_core::wal::WalEngine;
-use chronik_plugin_host::PluginEngine;
+use chronik_core::wal::{Survives, WalEngine};
+use chronik_plugin_host::{HostMinor, PluginEngine};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,11 +64,35 @@ pub(crate) fn loads(judge: &Judge) {
 }
 
 pub(crate) fn newer_host(judge: &Judge) {
+    served_by_turns(judge, HostMinor::Later);
+}
+
+pub(crate) fn older_host(judge: &Judge) {
+    served_by_turns(judge, HostMinor::Earliest);
+}
+
+/// This host and one of another minor version take turns over one log: each finds what the other has left, where the engine
+/// keeps anything beyond its end.
+fn served_by_turns(judge: &Judge, other: HostMinor) {
     let place = place();
     let directory = place.path().join("data");
-    let engine = judge.subject.start_by_newer(&directory).unwrap_or_else(|error| panic!("{}", whole(&error)));
-    work(&engine, 1);
-    closed(&engine);
+    let mut kept = 0;
+    for turn in 0..4 {
+        let minor = if turn % 2 == 0 { other } else { HostMinor::Own };
+        let engine = judge.subject.start_by(minor, &directory).unwrap_or_else(|error| panic!("{}", whole(&error)));
+        work(&engine, 1);
+        block_on(async {
+            let log = Log::open(&engine, 2).await;
+            let there = log.read_all(log.state().start).await.len();
+            assert!(there == kept, "turn {turn}: of {kept} bytes there are {there}");
+            log.fill(10).await;
+            kept = log.read_all(log.state().start).await.len();
+        });
+        if engine.capabilities().survives == Survives::Nothing {
+            kept = 0;
+        }
+        closed(&engine);
+    }
 }
 
 pub(crate) fn buffers_stay(judge: &Judge) {

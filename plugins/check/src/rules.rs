@@ -11,6 +11,10 @@ pub enum Needs {
     Process,
     /// The capability `CK_CAP_SEGMENTS`.
     Segments,
+    /// The capability `CK_CAP_SET_ASIDE`.
+    SetAside,
+    /// The same, and that written data outlives the process.
+    SetAsideProcess,
     /// A disk whose power this kit can cut: there is none.
     PowerCut,
 }
@@ -49,8 +53,8 @@ macro_rules! own_rules {
 
 const OWN: &[Rule] = own_rules! {
     p01_loads, Nothing: "the file loads, its table can be used, and an engine starts and closes", process::loads;
-    p02_newer_host, Nothing: "a host of a later minor version, whose structs are larger, is served like any other",
-        process::newer_host;
+    p02_newer_host, Nothing: "a host of a later minor version, whose structs are larger, is served like any other, and finds \
+        what others have left", process::newer_host;
     p03_buffers_stay, Nothing: "what a read has handed out stays as it is until it is released, also after log and engine are \
         closed", process::buffers_stay;
     p04_signals, Nothing: "threads of the plug-in block all signals", process::signals;
@@ -63,6 +67,8 @@ const OWN: &[Rule] = own_rules! {
     p08_cancelled, Nothing: "calls that nobody waits for any more end like others, and do no harm", process::cancelled;
     p09_returns_soon, Nothing: "calls with a log return soon, also those that wait for the disk: it is waited for on threads of \
         the plug-in", process::returns_soon;
+    p10_older_host, Nothing: "a host of an earlier minor version, which knows less, is served like any other, and finds what \
+        others have left", process::older_host;
     k01_killed_appending, Process: "what an append has completed is there after SIGKILL, and what was on its way is there up to \
         some run, whole", killed::appending;
     k02_killed_changing, Process: "a truncation or reset that SIGKILL interrupts has happened whole or not at all",
@@ -70,11 +76,15 @@ const OWN: &[Rule] = own_rules! {
     k03_killed_values, Process: "small values that SIGKILL interrupts are all set or none", killed::values;
     k04_killed_creating, Process: "a log that is created or deleted when the call returns stays so after SIGKILL",
         killed::creating;
+    k05_killed_setting_aside, SetAsideProcess: "a log that SIGKILL interrupts while it is set aside is as it was, or is there no \
+        more; one that is set aside when the call returns stays so", killed::setting_aside;
     d01_cut_files, Process: "files that are cut off give what came before, or an error: never other bytes", damage::cut;
     d02_flipped_bytes, Process: "a byte that has changed in a file is noticed: never are other bytes given for what was stored",
         damage::flipped;
     d03_failed_writes, Process: "a write that fails is told, and what was acknowledged before is there after opening again",
         damage::failed_writes;
+    d04_damaged_set_aside, SetAsideProcess: "a log that cannot be opened any more, for its files have changed, can be set aside: \
+        it is kept, and one that begins anew is in its place", damage::set_aside;
 };
 
 /// Every rule: those of the storage suite, and those of this kit.
@@ -83,9 +93,10 @@ pub fn rules() -> Vec<Rule> {
         "s03_reopen_engine" | "s04_killed" => Needs::Process,
         "s05_power_cut" => Needs::PowerCut,
         "c12_segments" | "c13_retention" => Needs::Segments,
+        "e12_set_aside" => Needs::SetAside,
         _ => Needs::Nothing,
     };
-    let (first, rest) = OWN.split_at(9);
+    let (first, rest) = OWN.split_at(10);
     let suite = wal::rules().map(|rule| Rule {
         name: rule.name,
         says: rule.says,

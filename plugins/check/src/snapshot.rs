@@ -42,7 +42,12 @@ impl Snapshot {
 
     async fn taken(engine: &dyn WalEngine) -> Result<Self, String> {
         let listed = engine.list().await.map_err(|error| whole(&error))?;
-        let logs = listed.iter().filter_map(|log| u8::try_from(log.partition).ok()).filter(|&log| log != 1).collect();
+        let logs: BTreeSet<u8> =
+            listed.iter().filter_map(|log| u8::try_from(log.partition).ok()).filter(|&log| log != 1).collect();
+        for other in &logs {
+            // One that is there can be used.
+            Log::open(engine, *other).await;
+        }
         let log = Log::open(engine, 1).await;
         let state = log.state();
         Ok(Self {
@@ -78,7 +83,7 @@ impl Expected {
             &Step::Create(number) => {
                 self.logs.insert(number);
             }
-            Step::Delete(number) => {
+            Step::Delete(number) | Step::Aside(number) => {
                 self.logs.remove(number);
             }
         }

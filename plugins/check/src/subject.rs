@@ -2,7 +2,7 @@
 
 use chronik_conformance::wal::Directory;
 use chronik_core::wal::WalEngine;
-use chronik_plugin_host::{PluginEngine, PluginOptions, StartError};
+use chronik_plugin_host::{HostMinor, PluginEngine, PluginOptions, StartError};
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -40,12 +40,12 @@ impl Subject {
         PluginEngine::start(self.options(directory))
     }
 
-    /// As [`Self::start`], by a host that poses as a later one.
+    /// As [`Self::start`], by a host that poses as one of another minor version.
     ///
     /// # Errors
     /// As for [`Self::start`].
-    pub fn start_by_newer(&self, directory: &Path) -> Result<PluginEngine, StartError> {
-        PluginEngine::start(PluginOptions { as_newer: true, ..self.options(directory) })
+    pub fn start_by(&self, minor: HostMinor, directory: &Path) -> Result<PluginEngine, StartError> {
+        PluginEngine::start(PluginOptions { minor, ..self.options(directory) })
     }
 
     /// A store for the suite. It panics, in words, where an engine does not start.

@@ -4,7 +4,7 @@ use crate::rules::{Needs, Rule, rules};
 use crate::subject::whole;
 use crate::{Again, Subject};
 use chronik_core::wal::{Survives, WalEngine};
-use chronik_plugin_host::PluginInfo;
+use chronik_plugin_host::{CAP_SET_ASIDE, PluginInfo};
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
@@ -72,6 +72,18 @@ impl Introduced {
             plain(&info.name),
             plain(&info.version)
         )
+    }
+
+    /// Whether the engine says that it has what a rule needs.
+    fn promises(&self, needs: Needs) -> bool {
+        let (sets_aside, lasts) = (self.info.capabilities & CAP_SET_ASIDE != 0, self.survives != Survives::Nothing);
+        match needs {
+            Needs::Nothing | Needs::PowerCut => true,
+            Needs::Process => lasts,
+            Needs::Segments => self.segments,
+            Needs::SetAside => sets_aside,
+            Needs::SetAsideProcess => sets_aside && lasts,
+        }
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -147,8 +159,7 @@ pub fn all(again: &Again, only: &[String]) -> Result<Told, TrialError> {
                 while let Some(rule) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let verdict = match rule.needs {
                         Needs::PowerCut => Ok(Verdict::NotChecked),
-                        Needs::Process if introduced.survives == Survives::Nothing => Ok(Verdict::NotPromised),
-                        Needs::Segments if !introduced.segments => Ok(Verdict::NotPromised),
+                        needs if !introduced.promises(needs) => Ok(Verdict::NotPromised),
                         _ => judged(again, rule),
                     };
                     verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((**rule, verdict));

@@ -31,6 +31,7 @@ pub(crate) enum Step {
     /// Another log than the first.
     Create(u8),
     Delete(u8),
+    Aside(u8),
 }
 
 impl fmt::Display for Step {
@@ -47,6 +48,7 @@ impl fmt::Display for Step {
             Step::Put(one, other) => write!(f, "put {one} {other}"),
             Step::Create(number) => write!(f, "create {number}"),
             Step::Delete(number) => write!(f, "delete {number}"),
+            Step::Aside(number) => write!(f, "aside {number}"),
         }
     }
 }
@@ -70,6 +72,7 @@ impl Step {
             ["put", one, other] => Step::Put(one.to_owned(), other.to_owned()),
             ["create", number] => Step::Create(number.parse().ok()?),
             ["delete", number] => Step::Delete(number.parse().ok()?),
+            ["aside", number] => Step::Aside(number.parse().ok()?),
             _ => return None,
         })
     }
@@ -121,6 +124,7 @@ async fn act(engine: &PluginEngine, log: &Log, step: Step, ordered: &mut Vec<Ord
             engine.open(id(number), open).await.map_err(|error| whole(&error))?;
         }
         Step::Delete(number) => engine.delete(id(number)).await.map_err(|error| whole(&error))?,
+        Step::Aside(number) => engine.set_aside(id(number)).await.map_err(|error| whole(&error))?,
     }
     Ok(())
 }
@@ -141,6 +145,7 @@ mod tests {
             Step::Put("a".into(), "b".into()),
             Step::Create(9),
             Step::Delete(9),
+            Step::Aside(9),
         ] {
             assert_eq!(Step::parse(&step.to_string()), Some(step));
         }

@@ -3,6 +3,7 @@
  *
  *   NAME.meta            where the log starts, which data file is current, small values; replaced as a whole
  *   NAME.GENERATION.log  frames, one per run: a header with a CRC-32C, then the bytes
+ *   NAME.damaged.*       what was set aside of the log, last: files as above, which nobody here reads
  *
  * What must stay true:
  *   - A run is written in the call that appends it: written_end follows end, except behind a reset that is not committed.
@@ -10,6 +11,7 @@
  *     changes take effect in call order, and many syncs share one fdatasync.
  *   - Reads are jobs of the reader thread.
  *   - .meta is committed by write, fsync, rename, fsync of the directory: all or nothing.
+ *   - A log is there if its .meta is. What is set aside has other names before that one goes: all or nothing, too.
  *   - Callbacks are made without a lock held.
  */
 #define _GNU_SOURCE
@@ -1015,19 +1017,49 @@ static entry *entry_add(engine *engine, const ck_log_id *id) {
     return one;
 }
 
-/* Removes data files of a log, but for one generation's; all if it is UINT64_MAX. */
-static void remove_data(engine *engine, const char *name, uint64_t but) {
+/* What is done to a data file of a log. Returns errno. */
+typedef int data_act(engine *of, const char *file, const char *name, uint64_t generation, uint64_t but);
+
+/* Does something to each data file of a log. Returns errno, the first if there are several. */
+static int each_data(engine *engine, const char *name, data_act *act, uint64_t but) {
     DIR *files = opendir(engine->directory);
-    if (!files) return;
+    if (!files) return errno;
     size_t len = strlen(name);
+    int error = 0;
     for (struct dirent *file; (file = readdir(files));) {
         unsigned long long generation;
         char after[8];
         if (strncmp(file->d_name, name, len) || file->d_name[len] != '.') continue;
-        if (sscanf(file->d_name + len, ".%llu.%7s", &generation, after) == 2 && !strcmp(after, "log") && generation != but)
-            unlinkat(engine->directory_fd, file->d_name, 0);
+        if (sscanf(file->d_name + len, ".%llu.%7s", &generation, after) != 2 || strcmp(after, "log")) continue;
+        int failure = act(engine, file->d_name, name, generation, but);
+        if (!error) error = failure;
     }
     closedir(files);
+    return error;
+}
+
+static int remove_one(engine *engine, const char *file, const char *name, uint64_t generation, uint64_t but) {
+    (void)name;
+    return generation != but && unlinkat(engine->directory_fd, file, 0) ? errno : 0;
+}
+
+static int link_aside(engine *engine, const char *file, const char *name, uint64_t generation, uint64_t but) {
+    (void)but;
+    char aside[NAME_BYTES + 40];
+    snprintf(aside, sizeof aside, "%s.damaged.%llu.log", name, (unsigned long long)generation);
+    return linkat(engine->directory_fd, file, engine->directory_fd, aside, 0) ? errno : 0;
+}
+
+/* Removes data files of a log, but for one generation's; all if it is UINT64_MAX. */
+static int remove_data(engine *engine, const char *name, uint64_t but) { return each_data(engine, name, remove_one, but); }
+
+/* Removes what was set aside of a log. Returns errno. */
+static int remove_aside(engine *engine, const char *name) {
+    char aside[NAME_BYTES + 16], meta[NAME_BYTES + 24];
+    snprintf(aside, sizeof aside, "%s.damaged", name);
+    snprintf(meta, sizeof meta, "%s.meta", aside);
+    int error = remove_data(engine, aside, UINT64_MAX);
+    return !error && unlinkat(engine->directory_fd, meta, 0) && errno != ENOENT ? errno : error;
 }
 
 static int32_t log_open(void *of, const ck_log_args *args, ck_log_info *info, ck_result *result) {
@@ -1052,7 +1084,7 @@ static int32_t log_open(void *of, const ck_log_args *args, ck_log_info *info, ck
     }
     if (status == CK_OK) {
         remove_data(engine, log->name, there ? log->generation : UINT64_MAX);
-        log->fd = open_data(engine, log->name, log->generation, there ? 0 : O_CREAT | O_TRUNC);
+        log->fd = open_data(engine, log->name, log->generation, there ? 0 : O_CREAT | O_EXCL);
         if (log->fd < 0) {
             status = there ? CK_CORRUPT : status_of(errno);
             say_why(result, "opening the data file", errno);
@@ -1091,15 +1123,55 @@ static int32_t log_delete(void *of, const ck_log_id *id, ck_result *result) {
     entry **at = entry_at(engine, id), *gone = is_entry(*at, id) ? *at : NULL;
     if (gone) *at = gone->after;
     pthread_mutex_unlock(&engine->lock);
-    if (!gone) return CK_NOT_FOUND;
-    char name[NAME_BYTES + 8];
-    snprintf(name, sizeof name, "%s.meta", gone->name);
-    int error = unlinkat(engine->directory_fd, name, 0) && errno != ENOENT ? errno : 0;
-    remove_data(engine, gone->name, UINT64_MAX);
+    char name[NAME_BYTES], meta[NAME_BYTES + 8];
+    name_of(id, name);
+    snprintf(meta, sizeof meta, "%s.meta", name);
+    int error = 0;
+    if (gone) {
+        if (unlinkat(engine->directory_fd, meta, 0) && errno != ENOENT) error = errno;
+        remove_data(engine, name, UINT64_MAX);
+        free(gone);
+    }
+    int aside = remove_aside(engine, name);
+    if (!error) error = aside;
     if (!error && fsync(engine->directory_fd)) error = errno;
-    free(gone);
     if (error) say_why(result, "deleting a log", error);
-    return error ? status_of(error) : CK_OK;
+    return error ? status_of(error) : gone ? CK_OK : CK_NOT_FOUND;
+}
+
+static int32_t log_set_aside(void *of, const ck_log_id *id, ck_result *result) {
+    engine *engine = of;
+    pthread_mutex_lock(&engine->lock);
+    bool there = is_entry(*entry_at(engine, id), id);
+    pthread_mutex_unlock(&engine->lock);
+    if (!there) return CK_NOT_FOUND;
+    char name[NAME_BYTES], meta[NAME_BYTES + 8], aside[NAME_BYTES + 16];
+    name_of(id, name);
+    snprintf(meta, sizeof meta, "%s.meta", name);
+    snprintf(aside, sizeof aside, "%s.damaged.meta", name);
+    /* Second names first; with its .meta the log goes, and then the first names only take room. */
+    int error = remove_aside(engine, name);
+    if (!error) error = each_data(engine, name, link_aside, 0);
+    if (!error && fsync(engine->directory_fd)) error = errno;
+    if (!error && renameat(engine->directory_fd, meta, engine->directory_fd, aside)) error = errno;
+    if (error) {
+        say_why(result, "setting a log aside", error);
+        return status_of(error);
+    }
+    pthread_mutex_lock(&engine->lock);
+    entry **at = entry_at(engine, id), *gone = *at;
+    *at = gone->after;
+    pthread_mutex_unlock(&engine->lock);
+    free(gone);
+    remove_data(engine, name, UINT64_MAX);
+    if (fsync(engine->directory_fd)) {
+        say_why(result, "setting a log aside", errno);
+        return CK_IO;
+    }
+    char text[CK_TEXT_BYTES];
+    snprintf(text, sizeof text, "%s/%s.damaged.*", engine->directory, name);
+    say_why(result, text, 0);
+    return CK_OK;
 }
 
 static int32_t engine_list(void *of, ck_result *result) {
@@ -1223,6 +1295,7 @@ static ck_plugin table = {
     .struct_size = sizeof table,
     .abi_major = CK_ABI_MAJOR,
     .abi_minor = CK_ABI_MINOR,
+    .capabilities = CK_CAP_SET_ASIDE,
     .name = {(const uint8_t *)"plain-c", 7},
     .version = {(const uint8_t *)"1.0.0", 5},
     .engine_start = engine_start,
@@ -1243,6 +1316,7 @@ static ck_plugin table = {
     .meta_get = meta_get,
     .log_close = log_close,
     .log_release = log_release,
+    .log_set_aside = log_set_aside,
 };
 
 const ck_plugin *chronik_plugin_v1(const ck_host *of) {

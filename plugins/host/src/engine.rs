@@ -5,7 +5,7 @@ use crate::judge;
 use crate::lifecycle::{self, NoAnswer};
 use crate::load::{self, NotLoaded};
 use crate::log::{Asked, Closing, Log, Opened, PluginLog};
-use crate::newer::{self, Grown};
+use crate::minor::{Grown, HostMinor};
 use crate::plugin::{Functions, NotUsable, Plugin, PluginInfo};
 use crate::reaper;
 use crate::slots;
@@ -50,8 +50,8 @@ pub struct PluginOptions {
     /// For everything else: a disk may stall for long, a plug-in that never answers does so for ever.
     pub call_timeout: Duration,
     pub verify: Option<Verify>,
-    /// Pose as a host of the next minor version, with larger structs, to see that the plug-in takes them.
-    pub as_newer: bool,
+    /// Pose as a host of another minor version, to see that the plug-in can do with it.
+    pub minor: HostMinor,
 }
 
 impl PluginOptions {
@@ -64,7 +64,7 @@ impl PluginOptions {
             lifecycle_timeout: Duration::from_secs(60),
             call_timeout: Duration::from_secs(120),
             verify: None,
-            as_newer: false,
+            minor: HostMinor::Own,
         }
     }
 }
@@ -98,8 +98,8 @@ pub(crate) struct Terms {
     /// What the plug-in keeps in memory for buffers that it has handed out.
     pub retained_bytes: Arc<AtomicU64>,
     pub verify: Option<Verify>,
-    /// See [`PluginOptions::as_newer`].
-    pub as_newer: bool,
+    /// See [`PluginOptions::minor`].
+    pub minor: HostMinor,
     call_timeout: Duration,
     lifecycle_timeout: Duration,
 }
@@ -111,6 +111,15 @@ impl Terms {
 
     pub fn ticks(&self, asked: Asked) -> u64 {
         reaper::ticks_in(self.patience(asked))
+    }
+
+    /// For a `ready` that is owed.
+    pub fn call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    pub fn call_ticks(&self) -> u64 {
+        reaper::ticks_in(self.call_timeout)
     }
 }
 
@@ -164,7 +173,7 @@ impl PluginEngine {
         Self::start_apart(options, |options| {
             let entry = load::load(&options.path, options.sha256)?;
             // SAFETY: the address is that of the entry symbol, in a library that is never unloaded.
-            Ok(unsafe { Plugin::enter(entry, options.as_newer) })
+            Ok(unsafe { Plugin::enter(entry, options.minor) })
         })
     }
 
@@ -177,7 +186,7 @@ impl PluginEngine {
     pub unsafe fn start_linked(entry: ck_entry, options: PluginOptions) -> Result<Self, StartError> {
         let entry = entry as usize;
         // SAFETY: the address is that of an entry, which is never unloaded since the program is not.
-        Self::start_apart(options, move |options| Ok(unsafe { Plugin::enter(entry, options.as_newer) }))
+        Self::start_apart(options, move |options| Ok(unsafe { Plugin::enter(entry, options.minor) }))
     }
 
     /// Calls the entry that `enter` finds, and starts the engine, on a thread of their own.
@@ -199,7 +208,7 @@ impl PluginEngine {
     }
 
     fn start_here(plugin: Plugin, options: PluginOptions) -> Result<Self, StartError> {
-        let as_newer = options.as_newer;
+        let minor = options.minor;
         let label = format!("{} {}", plugin.info.name, plugin.info.version);
 
         let directory = &options.directory;
@@ -208,13 +217,13 @@ impl PluginEngine {
         let name = directory.to_str().filter(|_| directory.is_absolute());
         let name = name.ok_or_else(|| StartError::DirectoryName(directory.clone()))?;
         let args = Grown::new(ck_start_args {
-            struct_size: newer::size::<ck_start_args>(as_newer),
+            struct_size: minor.size::<ck_start_args>(),
             reserved: 0,
             directory: slice(name.as_bytes()),
             options: slice(options.options.as_bytes()),
         });
         let mut info = Grown::new(ck_engine_info {
-            struct_size: newer::size::<ck_engine_info>(as_newer),
+            struct_size: minor.size::<ck_engine_info>(),
             survives: abi::SURVIVES_NOTHING,
             engine: std::ptr::null_mut(),
             run_bytes_max: 0,
@@ -246,7 +255,7 @@ impl PluginEngine {
             functions: plugin.functions,
             retained_bytes: Arc::default(),
             verify: options.verify,
-            as_newer,
+            minor,
             call_timeout: options.call_timeout,
             lifecycle_timeout: options.lifecycle_timeout,
         });
@@ -330,9 +339,9 @@ impl Shared {
         }
         self.release_closed();
         let context = slots::new_log();
-        let as_newer = self.terms.as_newer;
+        let minor = self.terms.minor;
         let args = Grown::new(ck_log_args {
-            struct_size: newer::size::<ck_log_args>(as_newer),
+            struct_size: minor.size::<ck_log_args>(),
             mode: match options.mode {
                 OpenMode::Existing => abi::OPEN_EXISTING,
                 OpenMode::CreateNew => abi::OPEN_CREATE_NEW,
@@ -343,7 +352,7 @@ impl Shared {
             log_context: context,
         });
         let mut info = Grown::new(ck_log_info {
-            struct_size: newer::size::<ck_log_info>(as_newer),
+            struct_size: minor.size::<ck_log_info>(),
             appends_in_flight_max: 0,
             append_bytes_in_flight_max: 0,
             log: std::ptr::null_mut(),
@@ -379,20 +388,46 @@ impl Shared {
         log.0.wait_closed()
     }
 
-    fn delete(&self, id: LogId) -> Result<(), EngineError> {
-        let engine = self.engine()?;
+    /// Sees to it that the log is not open.
+    fn let_go(&self, id: LogId, doing: &str) -> Result<(), EngineError> {
         if let Some(log) = self.open_log(id)? {
             if Self::close_log(&log) == Closing::Stuck {
                 let why = "the plug-in never closed the log, and may still use it";
-                return Err(EngineError::Io { doing: "deleting a log".into(), source: Cause::new(why) });
+                return Err(EngineError::Io { doing: doing.to_owned(), source: Cause::new(why) });
             }
             self.logs().remove(&id);
         }
+        Ok(())
+    }
+
+    fn delete(&self, id: LogId) -> Result<(), EngineError> {
+        let (engine, doing) = (self.engine()?, "deleting a log");
+        self.let_go(id, doing)?;
         let name = ck_log_id { topic: id.topic.0, partition: id.partition, reserved: 0 };
         let mut result = EMPTY_RESULT;
         // SAFETY: the engine is not closed, and the log is not open; the arguments outlive the call.
         let status = unsafe { (self.terms.functions.log_delete)(engine.0, &raw const name, &raw mut result) };
-        if status == abi::OK { Ok(()) } else { Err(error(id, "deleting a log", status, &result)) }
+        if status == abi::OK { Ok(()) } else { Err(error(id, doing, status, &result)) }
+    }
+
+    fn set_aside(&self, id: LogId) -> Result<(), EngineError> {
+        let (engine, doing) = (self.engine()?, "setting a log aside");
+        let plugin = &self.terms.label;
+        let Some(log_set_aside) = self.terms.functions.log_set_aside else {
+            tracing::warn!(log = %id, plugin, "the storage plug-in cannot set logs aside (it lacks CK_CAP_SET_ASIDE)");
+            return Err(EngineError::CannotSetAside);
+        };
+        self.let_go(id, doing)?;
+        let name = ck_log_id { topic: id.topic.0, partition: id.partition, reserved: 0 };
+        let mut result = EMPTY_RESULT;
+        // SAFETY: the engine is not closed, and the log is not open; the arguments outlive the call.
+        let status = unsafe { log_set_aside(engine.0, &raw const name, &raw mut result) };
+        if status != abi::OK {
+            return Err(error(id, doing, status, &result));
+        }
+        let place = if result.text_len == 0 { "it does not say where".to_owned() } else { judge::text(&result) };
+        tracing::warn!(log = %id, plugin, place, "the storage plug-in has set a log aside");
+        Ok(())
     }
 
     fn list(&self) -> Result<Vec<LogId>, EngineError> {
@@ -466,6 +501,10 @@ impl WalEngine for PluginEngine {
 
     async fn delete(&self, id: LogId) -> Result<(), EngineError> {
         self.in_turn("log_delete", move |shared| shared.delete(id)).await
+    }
+
+    async fn set_aside(&self, id: LogId) -> Result<(), EngineError> {
+        self.in_turn("log_set_aside", move |shared| shared.set_aside(id)).await
     }
 
     fn usage(&self) -> Usage {

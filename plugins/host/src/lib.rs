@@ -21,12 +21,14 @@ mod lifecycle;
 mod load;
 mod locale;
 mod log;
-mod newer;
+mod minor;
 mod plugin;
 mod reaper;
 mod slots;
 
+pub use chronik_plugin_abi::CAP_SET_ASIDE;
 pub use engine::{PluginEngine, PluginOptions, StartError, Verify};
 pub use load::{NotLoaded, is_library};
 pub use locale::locale;
+pub use minor::HostMinor;
 pub use plugin::{NotUsable, PluginInfo};

@@ -67,65 +67,89 @@ struct Loaded {
 
 static LOADED: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
 
+/// A file that was looked at, and may be loaded.
+struct Verified<'a> {
+    path: &'a Path,
+    file: File,
+    is: Metadata,
+    /// Where it was when it was looked at.
+    place: PathBuf,
+}
+
 /// Checks the file and loads it. Gives its entry's address; loading the same file again gives the same.
 pub(crate) fn load(path: &Path, pinned: Option<[u8; 32]>) -> Result<usize, NotLoaded> {
-    if !path.is_absolute() {
-        return Err(NotLoaded::NotAbsolute(path.to_owned()));
-    }
-    let unreadable = |source| NotLoaded::Unreadable { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
-    let is = file.metadata().map_err(unreadable)?;
-    if !is.is_file() {
-        return Err(NotLoaded::NotAFile(path.to_owned()));
-    }
-    if is.len() > FILE_BYTES_MAX {
-        return Err(NotLoaded::TooLarge { path: path.to_owned(), bytes: is.len() });
-    }
-    trusted(path, &is)?;
-    // Who may write the directory may put another file in the place of this one. The path may be a link: what counts is
-    // where the file is.
-    let place = path.canonicalize().map_err(unreadable)?;
-    if let Some(directory) = place.parent() {
-        let is = directory.metadata().map_err(unreadable)?;
-        if is.mode() & STICKY == 0 {
-            trusted(directory, &is)?;
+    Verified::of(path, pinned)?.load()
+}
+
+/// The name that a descriptor has.
+fn by_descriptor(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+impl<'a> Verified<'a> {
+    fn of(path: &'a Path, pinned: Option<[u8; 32]>) -> Result<Self, NotLoaded> {
+        if !path.is_absolute() {
+            return Err(NotLoaded::NotAbsolute(path.to_owned()));
         }
+        let unreadable = |source| NotLoaded::Unreadable { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let is = file.metadata().map_err(unreadable)?;
+        if !is.is_file() {
+            return Err(NotLoaded::NotAFile(path.to_owned()));
+        }
+        if is.len() > FILE_BYTES_MAX {
+            return Err(NotLoaded::TooLarge { path: path.to_owned(), bytes: is.len() });
+        }
+        trusted(path, &is)?;
+        // Who may write the directory may put another file in the place of this one. The path may be a link: what counts is
+        // where the file is that was opened.
+        let place = std::fs::read_link(by_descriptor(&file)).or_else(|_| path.canonicalize()).map_err(unreadable)?;
+        if let Some(directory) = place.parent() {
+            let is = directory.metadata().map_err(unreadable)?;
+            if is.mode() & STICKY == 0 {
+                trusted(directory, &is)?;
+            }
+        }
+        let mut content = Vec::new();
+        Read::take(&mut file, FILE_BYTES_MAX).read_to_end(&mut content).map_err(unreadable)?;
+        if let Some(pinned) = pinned {
+            let found = digest(&SHA256, &content);
+            if found.as_ref() != pinned {
+                let (found, pinned) = (hex(found.as_ref()), hex(&pinned));
+                return Err(NotLoaded::Hash { path: path.to_owned(), found, pinned });
+            }
+        }
+        is_library(path, &content)?;
+        Ok(Self { path, file, is, place })
     }
 
-    let mut content = Vec::new();
-    Read::take(&mut file, FILE_BYTES_MAX).read_to_end(&mut content).map_err(unreadable)?;
-    if let Some(pinned) = pinned {
-        let found = digest(&SHA256, &content);
-        if found.as_ref() != pinned {
-            let (found, pinned) = (hex(found.as_ref()), hex(&pinned));
-            return Err(NotLoaded::Hash { path: path.to_owned(), found, pinned });
+    fn load(self) -> Result<usize, NotLoaded> {
+        let Self { path, file, is, place } = self;
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let (device, inode, changed) = (is.dev(), is.ino(), (is.ctime(), is.ctime_nsec()));
+        if let Some(known) = loaded.iter().find(|one| (one.device, one.inode, one.changed) == (device, inode, changed))
+        {
+            return Ok(known.entry);
         }
+        // By its descriptor where the system can; elsewhere by the path, and the permissions above must suffice.
+        let by_descriptor = by_descriptor(&file);
+        let name = if by_descriptor.exists() { by_descriptor } else { place };
+        let loader = |why: libloading::Error| NotLoaded::Loader { path: path.to_owned(), why: why.to_string() };
+        // SAFETY: loading runs the library's initialisers. That is what loading a plug-in means: its file was checked to
+        // belong to who runs the broker, and it is trusted as the broker is.
+        let library = unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_LOCAL) }.map_err(loader)?;
+        // SAFETY: only the address is taken, nothing is called through this type.
+        let symbol = unsafe { library.get::<*const ()>(ENTRY_SYMBOL.as_bytes()) };
+        let entry = symbol.map(|symbol| symbol.into_raw() as usize).unwrap_or(0);
+        if entry == 0 {
+            // Kept all the same: what its initialisers have begun may still run.
+            std::mem::forget(library);
+            std::mem::forget(file);
+            return Err(NotLoaded::NoSymbol { path: path.to_owned() });
+        }
+        loaded.push(Loaded { device, inode, changed, entry, _descriptor: file, _library: library });
+        Ok(entry)
     }
-    is_library(path, &content)?;
-
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let (device, inode, changed) = (is.dev(), is.ino(), (is.ctime(), is.ctime_nsec()));
-    if let Some(known) = loaded.iter().find(|one| (one.device, one.inode, one.changed) == (device, inode, changed)) {
-        return Ok(known.entry);
-    }
-    // By its descriptor where the system can; elsewhere by the path, and the permissions above must suffice.
-    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let name = if by_descriptor.exists() { by_descriptor } else { place };
-    let loader = |why: libloading::Error| NotLoaded::Loader { path: path.to_owned(), why: why.to_string() };
-    // SAFETY: loading runs the library's initialisers. That is what loading a plug-in means: its file was checked to belong
-    // to who runs the broker, and it is trusted as the broker is.
-    let library = unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_LOCAL) }.map_err(loader)?;
-    // SAFETY: only the address is taken, nothing is called through this type.
-    let symbol = unsafe { library.get::<*const ()>(ENTRY_SYMBOL.as_bytes()) };
-    let entry = symbol.map(|symbol| symbol.into_raw() as usize).unwrap_or(0);
-    if entry == 0 {
-        // Kept all the same: what its initialisers have begun may still run.
-        std::mem::forget(library);
-        std::mem::forget(file);
-        return Err(NotLoaded::NoSymbol { path: path.to_owned() });
-    }
-    loaded.push(Loaded { device, inode, changed, entry, _descriptor: file, _library: library });
-    Ok(entry)
 }
 
 fn trusted(path: &Path, is: &Metadata) -> Result<(), NotLoaded> {
@@ -186,4 +210,72 @@ fn hex(bytes: &[u8]) -> String {
         let _writing_to_a_string_succeeds = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::process::Command;
+
+    /// A library whose entry returns this number.
+    fn library(directory: &Path, number: u8) -> PathBuf {
+        let (source, library) = (directory.join(format!("{number}.c")), directory.join(format!("{number}.so")));
+        fs::write(&source, format!("long {ENTRY_SYMBOL}(void) {{ return {number}; }}\n")).expect("written");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+        assert!(built.is_ok_and(|status| status.success()), "a C compiler named cc builds it");
+        library
+    }
+
+    /// What an entry returns.
+    fn says(entry: usize) -> i64 {
+        // SAFETY: the entries of this module's libraries are such functions, and stay loaded.
+        let entry = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i64>(entry) };
+        entry()
+    }
+
+    fn is_mapped(library: &str) -> bool {
+        fs::read_to_string("/proc/self/maps").expect("the system says").contains(library)
+    }
+
+    #[test]
+    fn what_was_verified_is_what_is_loaded_whatever_comes_to_its_place() {
+        let place = tempfile::tempdir().expect("a directory");
+        let sum = |path: &Path| {
+            let sum = digest(&SHA256, &fs::read(path).expect("it is there"));
+            <[u8; 32]>::try_from(sum.as_ref()).expect("of that length")
+        };
+        for (number, swap) in [(11, "renamed over it"), (21, "removed"), (31, "a link elsewhere")] {
+            let (right, wrong) = (library(place.path(), number), library(place.path(), number + 1));
+            let pinned = sum(&right);
+            let verified = Verified::of(&right, Some(pinned)).expect("it is what it should be");
+            match swap {
+                "removed" => fs::remove_file(&right).expect("removed"),
+                "a link elsewhere" => {
+                    fs::remove_file(&right).expect("removed");
+                    std::os::unix::fs::symlink(&wrong, &right).expect("linked");
+                }
+                _ => fs::rename(&wrong, &right).expect("renamed"),
+            }
+            let entry = verified.load().unwrap_or_else(|why| panic!("{swap}: {why}"));
+            assert_eq!(
+                says(entry),
+                i64::from(number),
+                "{swap}: another file was loaded than the one that was verified"
+            );
+            // Whoever looks again sees the other one, and refuses it.
+            assert!(load(&right, Some(pinned)).is_err(), "{swap}: the other file has another sum");
+        }
+    }
+
+    #[test]
+    fn a_library_is_loaded_once_and_stays_for_good() {
+        let place = tempfile::tempdir().expect("a directory");
+        let library = library(place.path(), 41);
+        let name = fs::canonicalize(&library).expect("it is there").display().to_string();
+        assert!(!is_mapped(&name));
+        let entry = load(&library, None).expect("loaded");
+        assert_eq!(load(&library, None).ok(), Some(entry));
+        assert!(is_mapped(&name) && says(entry) == 41);
+    }
 }

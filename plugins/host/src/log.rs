@@ -66,6 +66,8 @@ pub(crate) struct Log {
     /// `BUSY` answers that no `ready` has followed yet. Below zero while one has come before the answer that it follows has
     /// been seen: the plug-in may say `ready` on another thread before its `BUSY` has returned.
     ready_owed: AtomicI64,
+    /// The tick of the first `BUSY` that is owed a `ready`, or of the last `ready` since, if more are owed.
+    busy_since: AtomicU64,
     /// An append is inside the plug-in: the host makes one at a time.
     appending: AtomicBool,
     last_state: Mutex<LogState>,
@@ -110,6 +112,7 @@ impl Log {
             in_flight: AtomicU64::new(0),
             in_flight_bytes: AtomicU64::new(0),
             ready_owed: AtomicI64::new(0),
+            busy_since: AtomicU64::new(0),
             appending: AtomicBool::new(false),
             last_state: Mutex::default(),
         });
@@ -189,6 +192,7 @@ impl Log {
     }
 
     pub fn ready(&self) {
+        self.busy_since.store(reaper::tick(), Ordering::Release);
         let owed = self.ready_owed.fetch_sub(1, Ordering::AcqRel) - 1;
         let early = owed == -1 && self.appending.load(Ordering::Acquire);
         // The answer may have come between the two looks; it is counted before the append ends.
@@ -199,9 +203,24 @@ impl Log {
 
     /// Counts a `BUSY`, and ends an append. Whether no `ready` has come that it does not account for.
     pub fn append_returned(&self, busy: bool) -> bool {
+        if busy && self.ready_owed.load(Ordering::Acquire) <= 0 {
+            // Before it is owed, or it would be overdue from the first moment on. Nobody else makes it owed meanwhile.
+            self.busy_since.store(reaper::tick(), Ordering::Release);
+        }
         let owed = self.ready_owed.fetch_add(i64::from(busy), Ordering::AcqRel) + i64::from(busy);
         self.appending.store(false, Ordering::Release);
         owed >= 0
+    }
+
+    /// Takes the log out of service if a `BUSY` has not been followed by its `ready` in the time that calls have: nobody may
+    /// be kept waiting for ever.
+    pub fn give_up_ready(&self, tick: u64) {
+        let late = self.ready_owed.load(Ordering::Acquire) > 0
+            && tick.saturating_sub(self.busy_since.load(Ordering::Acquire)) > self.terms.call_ticks();
+        if late && self.failed.get().is_none() {
+            let waited = self.terms.call_timeout();
+            self.fail_for(&format!("said BUSY, and has not said `ready` within {waited:?}"));
+        }
     }
 
     fn functions(&self) -> &Functions {

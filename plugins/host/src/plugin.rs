@@ -1,9 +1,9 @@
 //! A plug-in's table, checked: after this, every function that the host may call is there.
 
-use crate::newer;
+use crate::minor::HostMinor;
 use chronik_plugin_abi as abi;
 use chronik_plugin_abi::{ck_entry, ck_plugin, ck_slice};
-use std::mem::{offset_of, size_of};
+use std::mem::{MaybeUninit, offset_of};
 use std::slice;
 
 /// A plug-in's name and version are for people.
@@ -22,8 +22,11 @@ pub enum NotUsable {
         if *found < abi::ABI_MAJOR { "build it again with this broker's header" } else { "it needs a newer broker" }
     )]
     Major { found: u16 },
-    #[error("the plug-in's table has {found} bytes, but version {major}.{minor} has at least {needed}")]
-    Short { found: u32, needed: usize, major: u16, minor: u16 },
+    #[error(
+        "the plug-in's table has {found} bytes, but that of version {}.0 has {needed}, and later ones only grow",
+        abi::ABI_MAJOR
+    )]
+    Short { found: u32, needed: usize },
     #[error("the plug-in requires capabilities that this broker does not have (bits {unknown:#x})")]
     Requires { unknown: u64 },
     #[error("the plug-in requires capabilities that it does not have itself (bits {missing:#x})")]
@@ -99,6 +102,7 @@ functions! {
     segments: CAP_SEGMENTS: unsafe extern "C" fn(*mut c_void, *mut ck_segment, u64) -> u64,
     roll: CAP_SEGMENTS: unsafe extern "C" fn(*mut c_void),
     set_segment_bytes: CAP_SEGMENTS: unsafe extern "C" fn(*mut c_void, u64),
+    log_set_aside: CAP_SET_ASIDE: unsafe extern "C" fn(*mut c_void, *const ck_log_id, *mut ck_result) -> i32,
 }
 
 /// A plug-in whose functions may be called.
@@ -113,11 +117,11 @@ impl Plugin {
     ///
     /// # Safety
     /// `entry` is the address of a function that [`abi::ENTRY_SYMBOL`] names in a library that stays loaded.
-    pub unsafe fn enter(entry: usize, newer: bool) -> Result<Self, NotUsable> {
+    pub unsafe fn enter(entry: usize, host: HostMinor) -> Result<Self, NotUsable> {
         // SAFETY: the symbol's type is the contract; that the library follows it is what its author vouches for.
         let entry = unsafe { std::mem::transmute::<usize, ck_entry>(entry) };
         // SAFETY: as above; the host's table is static.
-        let table = unsafe { entry(newer::host(newer)) };
+        let table = unsafe { entry(host.host()) };
         if table.is_null() {
             return Err(NotUsable::Declined);
         }
@@ -127,28 +131,34 @@ impl Plugin {
             return Err(NotUsable::Magic { found: magic });
         }
         // SAFETY: with the right magic the head of the table is there, which is the same in every version.
-        let (found, major, minor) = unsafe {
+        let (found, major) = unsafe {
             let at = table.cast::<u8>();
             (
                 at.add(offset_of!(ck_plugin, struct_size)).cast::<u32>().read_unaligned(),
                 at.add(offset_of!(ck_plugin, abi_major)).cast::<u16>().read_unaligned(),
-                at.add(offset_of!(ck_plugin, abi_minor)).cast::<u16>().read_unaligned(),
             )
         };
         if major != abi::ABI_MAJOR {
             return Err(NotUsable::Major { found: major });
         }
-        let needed = size_of::<ck_plugin>();
+        let needed = abi::PLUGIN_BYTES_OF_1_0;
         if (found as usize) < needed {
-            return Err(NotUsable::Short { found, needed, major, minor });
+            return Err(NotUsable::Short { found, needed });
         }
-        // SAFETY: it says that it is at least this large. Functions are nullable in the struct, so any bits are valid.
-        let table = unsafe { table.read_unaligned() };
-        Self::of(&table)
+        let bytes = (found as usize).min(host.table_bytes());
+        // What an earlier version does not have is as if zero.
+        let mut known = MaybeUninit::<ck_plugin>::zeroed();
+        // SAFETY: it says that it is at least so large, and ours is. Functions are nullable in the struct, so any bits are
+        // valid, zero among them.
+        let known = unsafe {
+            std::ptr::copy_nonoverlapping(table.cast::<u8>(), known.as_mut_ptr().cast::<u8>(), bytes);
+            known.assume_init()
+        };
+        Self::of(&known, host.capabilities())
     }
 
-    fn of(table: &ck_plugin) -> Result<Self, NotUsable> {
-        let unknown = table.required & !abi::CAPS_KNOWN;
+    fn of(table: &ck_plugin, known: u64) -> Result<Self, NotUsable> {
+        let unknown = table.required & !known;
         if unknown != 0 {
             return Err(NotUsable::Requires { unknown });
         }
@@ -156,13 +166,15 @@ impl Plugin {
         if missing != 0 {
             return Err(NotUsable::Contradicts { missing });
         }
-        let functions = Functions::of(table)?;
+        // Of the others nobody knows what they would ask for.
+        let capabilities = table.capabilities & known;
+        let functions = Functions::of(&ck_plugin { capabilities, ..*table })?;
         let info = PluginInfo {
             name: text(&table.name).ok_or(NotUsable::Text { what: "name" })?,
             version: text(&table.version).ok_or(NotUsable::Text { what: "version" })?,
             abi_major: table.abi_major,
             abi_minor: table.abi_minor,
-            capabilities: table.capabilities & abi::CAPS_KNOWN,
+            capabilities,
         };
         Ok(Self { info, functions })
     }

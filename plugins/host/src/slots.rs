@@ -199,7 +199,16 @@ pub(crate) fn give_up(which: impl Fn(&Op) -> Option<Blame>) {
     }
 }
 
-/// Calls whose time is over at this tick.
+/// Calls whose time is over at this tick, and logs that owe a `ready` for too long.
 pub(crate) fn give_up_overdue(tick: u64) {
     give_up(|op| op.overdue(tick));
+    for number in 0..SHARDS {
+        let named = |slot: &Slot| match &slot.held {
+            Held::Log(log) => log.upgrade(),
+            _ => None,
+        };
+        let logs: Vec<_> = shard(number).slots.iter().filter_map(named).collect();
+        // Outside the lock: the last of whoever names a log may be this.
+        logs.iter().for_each(|log| log.give_up_ready(tick));
+    }
 }

@@ -113,8 +113,9 @@ fn a_table_that_cannot_work_is_refused_before_its_first_function_is_called() {
         ("table.magic = 5", "magic number: 0x0000000000000005"),
         ("table.abi_major = 0", "version 0 of the interface, this broker 1: build it again"),
         ("table.abi_major = 2", "it needs a newer broker"),
-        ("table.struct_size = 200", "200 bytes, but version 1.0 has at least 240"),
+        ("table.struct_size = 200", "200 bytes, but that of version 1.0 has 240"),
         ("table.capabilities = CK_CAP_SEGMENTS", "no function `segments`"),
+        ("table.capabilities = CK_CAP_SET_ASIDE", "no function `log_set_aside`"),
         ("table.capabilities = table.required = UINT64_C(1)<<40", "does not have (bits 0x10000000000)"),
         ("table.required = CK_CAP_SEGMENTS", "does not have itself"),
         ("table.name.at = NULL", "name is not short text"),
@@ -125,6 +126,12 @@ fn a_table_that_cannot_work_is_refused_before_its_first_function_is_called() {
         assert!(text.contains(sentence), "{wrong}: {text}");
         fs::remove_file(library).expect("removed");
     }
+    // Of what lies beyond the size that it says nothing is looked at.
+    let library = place.path().join("beyond.so");
+    let beyond =
+        "table.struct_size = 240, table.capabilities = CK_CAP_SET_ASIDE, table.log_set_aside = (void *)never_start";
+    compile("table.c", &[&format!("-DWRONG={beyond}")], &library);
+    assert!(refused(patient(library, place.path())).contains("no function `log_set_aside`"));
     for function in [
         "engine_start",
         "engine_close",
@@ -186,7 +193,8 @@ fn start(fault: &str) -> Result<Wrong, StartError> {
 
 /// For calls that nobody is to give up, however busy the machine is.
 fn start_patiently(fault: &str) -> Result<Wrong, StartError> {
-    start_with(fault, |options| PluginOptions { call_timeout: Duration::from_secs(60), ..options })
+    let long = Duration::from_secs(60);
+    start_with(fault, |options| PluginOptions { call_timeout: long, lifecycle_timeout: long, ..options })
 }
 
 fn start_with(fault: &str, with: impl FnOnce(PluginOptions) -> PluginOptions) -> Result<Wrong, StartError> {
@@ -359,6 +367,41 @@ fn a_ready_may_come_before_its_busy_has_returned_but_not_twice() {
     is_out(&*wal, "said `ready` without having said BUSY");
 }
 
+/// Its caller tries again and again, and is told in the end.
+#[test]
+fn a_busy_whose_ready_never_comes_takes_the_log_out_of_service() {
+    for fault in ["is busy for ever", "is busy alone for ever"] {
+        let wrong = start(fault).expect("it starts");
+        let wal = wrong.open();
+        let first = append(&*wal, 0);
+        let waits = first.is_ok();
+        assert_eq!(
+            waits,
+            fault == "is busy for ever",
+            "the other one says so to the first append, with none on its way"
+        );
+        let began = std::time::Instant::now();
+        loop {
+            match append(&*wal, 1).err() {
+                Some(Refused::Busy) => {}
+                Some(Refused::Failed) => break,
+                other => panic!("{fault}: {other:?}"),
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{fault}: it stays busy for ever");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if let Ok(first) = first {
+            assert!(block_on(first).is_err(), "it was never completed either");
+        }
+        // Whichever time was over first: those of the append and of the ready began together.
+        let sync = sync(&*wal).err().map(|error| whole(&error)).unwrap_or_default();
+        let is_told = |sentence: &str| sync.contains(sentence);
+        let of_ready = is_told("said BUSY, and has not said `ready` within 300ms");
+        assert!(of_ready || waits && is_told("has not completed `append` within 300ms"), "{fault}: {sync}");
+        assert!(block_on(wrong.engine.close()).is_ok(), "{fault}: the engine still closes");
+    }
+}
+
 #[test]
 fn no_more_is_in_flight_than_the_plugin_has_said_on_opening() {
     for (fault, fit) in [("appends never", 8), ("takes few bytes", 2)] {
@@ -487,6 +530,64 @@ fn a_plugin_that_hangs_or_declines_costs_an_error() {
 }
 
 #[test]
+fn a_log_that_is_set_aside_is_let_go_of_before_and_what_cannot_be_is_told() {
+    let id = LogId { topic: TopicId([1; 16]), partition: 0 };
+    let set_aside = |wrong: &Wrong| block_on(wrong.engine.set_aside(id)).err().map(|error| whole(&error));
+    LazyLock::force(&LOGGED);
+    let wrong = start_patiently("none").expect("it starts");
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    logged();
+    assert_eq!(set_aside(&wrong), None);
+    assert!(matches!(append(&*wal, 1), Err(Refused::Closed)), "it was open");
+    let said = logged();
+    assert!(said.contains("has set a log aside") && said.contains("-0.damaged.*"), "where it is now: {said}");
+    assert_eq!(wrong.open().state().end, Offset(0), "another begins in its place");
+    drop((wal, wrong));
+
+    // Also one that is out of service: that is what it is for.
+    let wrong = start_patiently("fails to sync").expect("it starts");
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    assert!(sync(&*wal).is_err());
+    assert_eq!(set_aside(&wrong), None);
+    drop((wal, wrong));
+
+    let wrong = start_patiently("cannot set aside").expect("it starts");
+    drop(wrong.open());
+    let said = set_aside(&wrong).unwrap_or_default();
+    assert!(said.contains("setting a log aside") && said.contains("the moon is full (status -10)"), "{said}");
+    drop(wrong);
+
+    let wrong = start("closes never").expect("it starts");
+    let wal = wrong.open();
+    assert!(set_aside(&wrong).is_some(), "it cannot be let go of");
+    let said = set_aside(&wrong).unwrap_or_default();
+    assert!(said.contains("never closed the log"), "what the plug-in may still use stays where it is: {said}");
+    drop(wal);
+}
+
+#[test]
+fn a_plugin_of_an_earlier_minor_version_does_what_that_version_could() {
+    let place = place();
+    let library = place.path().join("earlier.so");
+    compile("calls.c", &["-DOF_1_0"], &library);
+    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let options = PluginOptions { options: "none".into(), ..patient(library, place.path()) };
+    let wrong = Wrong { _turn: turn, engine: PluginEngine::start(options).expect("it starts"), _place: place };
+    let info = wrong.engine.info();
+    assert_eq!((info.abi_major, info.abi_minor, info.capabilities), (1, 0, 0));
+    let wal = wrong.open();
+    assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
+    assert!(sync(&*wal).is_ok());
+    let id = LogId { topic: TopicId([1; 16]), partition: 0 };
+    let said = block_on(wrong.engine.set_aside(id)).err().map(|error| whole(&error)).unwrap_or_default();
+    assert!(said.contains("cannot set a log aside"), "{said}");
+    assert_eq!(wal.state().end, Offset(1), "it is as it was");
+    assert!(append(&*wal, 1).is_ok_and(|pending| block_on(pending).is_ok()), "and at work");
+}
+
+#[test]
 fn a_log_that_never_closes_is_given_up_and_not_opened_again() {
     let wrong = start("closes never").expect("it starts");
     let wal = wrong.open();
@@ -508,6 +609,7 @@ fn a_buffer_outlives_its_log_and_engine_and_is_counted_while_it_does() {
     assert!(append(&*wal, 0).is_ok_and(|pending| block_on(pending).is_ok()));
     let chunk = read(&*wal).unwrap_or_else(|error| panic!("{error}"));
     assert!(wrong.engine.retained_bytes() >= 16);
+    assert!(wrong.engine.usage().memory_bytes >= wrong.engine.retained_bytes(), "the broker counts it");
     assert!(block_on(wrong.engine.close()).is_ok());
     drop(wal);
     assert_eq!(chunk.bytes.to_bytes(), &b"sixteen letters."[..]);

@@ -273,6 +273,21 @@ pub(crate) unsafe extern "C" fn log_delete(handle: *mut c_void, id: *const ck_lo
     })
 }
 
+pub(crate) unsafe extern "C" fn log_set_aside(
+    handle: *mut c_void,
+    id: *const ck_log_id,
+    result: *mut ck_result,
+) -> i32 {
+    guard(result, |result| {
+        // SAFETY: the host's engine, not closed, and its argument.
+        let (engine, id) = unsafe { (engine(handle), log_id(&*id)) };
+        match blocked(|| wait(engine.set_aside(id))) {
+            Ok(()) => abi::OK,
+            Err(error) => error.fill(result),
+        }
+    })
+}
+
 pub(crate) unsafe extern "C" fn log_state(handle: *mut c_void, into: *mut ck_state) {
     // SAFETY: the host's log, not released.
     let state = catch_unwind(|| fill::state(unsafe { log(handle) }.wal.state()));

@@ -121,7 +121,7 @@ impl Fill for EngineError {
             }
             EngineError::Full => abi::FULL,
             EngineError::Closed => abi::CLOSED,
-            // No call of the interface asks for it; whatever says so all the same is told with its words.
+            // Of one whose author has promised that it can: told with its words.
             EngineError::CannotSetAside | EngineError::Io { .. } => abi::IO,
         }
     }

@@ -38,6 +38,9 @@ pub trait Author: 'static {
     const VERSION: &'static str;
     /// Whether the engine's logs answer [`wal::Wal::segmented`].
     const SEGMENTS: bool;
+    /// Whether [`wal::WalEngine::set_aside`] is implemented. Without it a log that is damaged stays offline: no other broker
+    /// can fill it anew.
+    const SETS_ASIDE: bool = false;
     type Engine: WalEngine + 'static;
 
     /// Starts an engine over a directory, which is there. `options` is the JSON object from the broker's configuration. The

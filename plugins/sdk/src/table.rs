@@ -25,12 +25,13 @@ const fn text(of: &'static str) -> ck_slice {
 impl Table {
     pub const fn of<A: Author>() -> Self {
         let segments = if A::SEGMENTS { abi::CAP_SEGMENTS } else { 0 };
+        let set_aside = if A::SETS_ASIDE { abi::CAP_SET_ASIDE } else { 0 };
         Self(ck_plugin {
             magic: abi::MAGIC,
             struct_size: size_of::<ck_plugin>() as u32,
             abi_major: abi::ABI_MAJOR,
             abi_minor: abi::ABI_MINOR,
-            capabilities: segments | abi::CAP_WRITE_QUEUED,
+            capabilities: segments | set_aside | abi::CAP_WRITE_QUEUED,
             // An engine may leave all its writing to this.
             required: abi::CAP_WRITE_QUEUED,
             name: text(A::NAME),
@@ -57,6 +58,7 @@ impl Table {
             set_segment_bytes: Some(calls::set_segment_bytes),
             log_close: Some(calls::log_close),
             log_release: Some(calls::log_release),
+            log_set_aside: Some(calls::log_set_aside),
         })
     }
 }

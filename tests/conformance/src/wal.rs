@@ -99,7 +99,7 @@ macro_rules! wal_suite {
         $crate::wal_suite!(@ $store,
             e01_missing_log e02_create_twice e03_create_if_missing e04_open_is_shared e05_list_is_ordered
             e06_delete_is_for_good e07_delete_of_missing e08_closed_engine e09_usage e10_capabilities
-            e11_close_waits_for_appends
+            e11_close_waits_for_appends e12_set_aside
             a01_new_log_is_empty a02_readable_before_written a03_completes_when_written a04_out_of_order
             a05_gaps a06_fenced a07_empty_range a08_too_large a09_refusal_changes_nothing a10_bytes_come_back
             a11_write_carries_all a12_every_done_once a13_state_follows

@@ -23,6 +23,7 @@ static void handles(int signal) { (void)signal; }
 static int32_t wrong_start(const ck_start_args *args, ck_engine_info *info, ck_result *result) {
     snprintf(fault, sizeof fault, "%.*s", (int)args->options.len, (const char *)args->options.at);
     if (is("needs its own sizes") && args->struct_size != sizeof *args) return CK_INVALID;
+    if (is("needs a newer host") && host->abi_minor < CK_ABI_MINOR) return CK_INVALID;
     if (is("one engine only") && running++) {
         info->survives = CK_SURVIVES_POWER_LOSS;
         info->engine = first_engine;
@@ -55,6 +56,29 @@ static int32_t wrong_delete(void *engine, const ck_log_id *id, ck_result *result
     return is("deletes nothing") ? CK_OK : right->log_delete(engine, id, result);
 }
 
+static int32_t wrong_set_aside(void *engine, const ck_log_id *id, ck_result *result) {
+    if (is("sets nothing aside")) return CK_OK;
+    if (is("throws away what it sets aside")) return right->log_delete(engine, id, result);
+    if (is("opens what it sets aside")) {
+        ck_log_args args = {.struct_size = sizeof args, .mode = CK_OPEN_EXISTING, .id = *id};
+        ck_log_info info = {.struct_size = sizeof info};
+        int32_t status = right->log_open(engine, &args, &info, result);
+        if (status != CK_OK) return status;
+        right->log_release(info.log);
+    }
+    if (is("forgets what was set aside")) {
+        /* Out of the list, but its files are as they were. */
+        struct engine *of = engine;
+        pthread_mutex_lock(&of->lock);
+        entry **at = entry_at(of, id), *gone = is_entry(*at, id) ? *at : NULL;
+        if (gone) *at = gone->after;
+        pthread_mutex_unlock(&of->lock);
+        free(gone);
+        return gone ? CK_OK : CK_NOT_FOUND;
+    }
+    return right->log_set_aside(engine, id, result);
+}
+
 static int32_t wrong_open(void *engine, const ck_log_args *args, ck_log_info *info, ck_result *result) {
     if (is("leaks files")) (void)!open("/dev/null", O_RDONLY);
     int32_t status = right->log_open(engine, args, info, result);
@@ -73,6 +97,9 @@ static int32_t wrong_append(void *log, const ck_append_args *args, uint64_t cont
     int32_t status = right->append(log, args, context, result);
     if (status == CK_OUT_OF_ORDER && is("tells a wrong end")) result->offset++;
     if (status == CK_OK && is("crashes")) raise(SIGSEGV);
+    if ((status == CK_FAILED || status == CK_FULL) && is("ignores failed writes")) {
+        return *result = (ck_result){.struct_size = sizeof *result, .offset = args->next_offset}, CK_OK;
+    }
     return status;
 }
 
@@ -157,5 +184,6 @@ CK_EXPORT const ck_plugin *chronik_plugin_v1(const ck_host *of) {
     wrong.meta_put = wrong_put;
     wrong.meta_get = wrong_get;
     wrong.log_close = wrong_close;
+    wrong.log_set_aside = wrong_set_aside;
     return &wrong;
 }

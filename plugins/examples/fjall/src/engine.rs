@@ -61,7 +61,7 @@ impl FjallEngine {
         let mut known = BTreeMap::new();
         for (log, record) in store.logs()? {
             if record.deleted {
-                store.finish_deleting(log)?;
+                store.finish_deleting(log, record)?;
             } else {
                 known.insert(log, 0);
             }
@@ -144,7 +144,8 @@ fn load(store: &Store, id: LogId, record: Record) -> Result<Index, EngineError> 
     let mut gone = Vec::new();
     let mut end = None;
     let mut epoch = LeaderEpoch::default();
-    for head in store.heads(id) {
+    let place = record.place(id);
+    for head in store.heads(place) {
         let (head, len) = head.map_err(io("reading a log's runs"))?;
         if record.cut.is_some_and(|cut| head.base >= cut) {
             gone.push(head.base);
@@ -164,7 +165,7 @@ fn load(store: &Store, id: LogId, record: Record) -> Result<Index, EngineError> 
             entries.push_back(Entry { head, len, number: entries.len() as u64 + 1, unwritten: None });
         }
     }
-    store.remove_runs(id, &gone).map_err(io("finishing what was interrupted"))?;
+    store.remove_runs(place, &gone).map_err(io("finishing what was interrupted"))?;
     let record = Record { cut: None, ..record };
     if !gone.is_empty() {
         let mut changes = store.changes();
@@ -187,19 +188,19 @@ impl WalEngine for FjallEngine {
         if let Some(open) = self.open_log(id) {
             return if options.mode == OpenMode::CreateNew { Err(EngineError::AlreadyExists(id)) } else { Ok(open) };
         }
-        let index = match store.record(id).map_err(io("looking for a log"))? {
+        let (index, place) = match store.record(id).map_err(io("looking for a log"))? {
             Some(_) if options.mode == OpenMode::CreateNew => return Err(EngineError::AlreadyExists(id)),
-            Some(record) => load(store, id, record)?,
+            Some(record) => (load(store, id, record)?, record.place(id)),
             None if options.mode == OpenMode::Existing => return Err(EngineError::NotFound(id)),
             None => {
-                let record = Record::default();
+                let record = store.first_record(id).map_err(io("creating a log"))?;
                 let mut changes = store.changes();
                 changes.record(id, &record);
                 changes.commit(true).map_err(io("creating a log"))?;
-                Index::of(&record, VecDeque::new())
+                (Index::of(&record, VecDeque::new()), record.place(id))
             }
         };
-        let log = Arc::new(Log::new(id, index, self.shared.clone()));
+        let log = Arc::new(Log::new(place, index, self.shared.clone()));
         self.shared.logs().insert(id, log.clone());
         self.known().insert(id, 0);
         Ok(log)
@@ -218,8 +219,23 @@ impl WalEngine for FjallEngine {
         if let Some(open) = self.open_log(id) {
             self.close_log(&open);
         }
-        let record = store.record(id).map_err(io("looking for a log"))?.ok_or(EngineError::NotFound(id))?;
+        let Some(record) = store.record(id).map_err(io("looking for a log"))? else {
+            store.remove_aside(id).map_err(io("deleting what was set aside of a log"))?;
+            return Err(EngineError::NotFound(id));
+        };
         store.delete(id, record).map_err(io("deleting a log"))?;
+        self.known().remove(&id);
+        Ok(())
+    }
+
+    async fn set_aside(&self, id: LogId) -> Result<(), EngineError> {
+        let running = self.running();
+        let store = &running.as_ref().ok_or(EngineError::Closed)?.store;
+        if let Some(open) = self.open_log(id) {
+            self.close_log(&open);
+        }
+        let record = store.record(id).map_err(io("looking for a log"))?.ok_or(EngineError::NotFound(id))?;
+        store.set_aside(id, record).map_err(io("setting a log aside"))?;
         self.known().remove(&id);
         Ok(())
     }

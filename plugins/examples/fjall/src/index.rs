@@ -47,6 +47,7 @@ pub struct Index {
     start: Offset,
     end: Offset,
     epoch_before_start: LeaderEpoch,
+    life: u32,
     entries: VecDeque<Entry>,
     bytes: u64,
     max_timestamp: Timestamp,
@@ -69,6 +70,7 @@ impl Index {
             start: record.start,
             end,
             epoch_before_start: record.epoch_before_start,
+            life: record.life,
             appended: entries.len() as u64,
             entries,
             bytes: 0,
@@ -177,7 +179,7 @@ impl Index {
     }
 
     fn record(&self) -> Record {
-        Record { start: self.start, epoch_before_start: self.epoch_before_start, cut: None, deleted: false }
+        Record { start: self.start, epoch_before_start: self.epoch_before_start, life: self.life, ..Record::default() }
     }
 
     fn removed(&mut self, gone: impl Iterator<Item = Entry>) -> Removal {

@@ -68,6 +68,7 @@ impl Author for Fjall {
     const NAME: &'static str = "fjall";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const SEGMENTS: bool = false;
+    const SETS_ASIDE: bool = true;
     type Engine = FjallEngine;
 
     fn start(directory: &Path, options: &str) -> Result<FjallEngine, String> {

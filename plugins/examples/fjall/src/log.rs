@@ -2,6 +2,7 @@
 
 use crate::index::{Index, OutOfRange, Removal};
 use crate::shared::{Read, Shared, Work};
+use crate::store::Place;
 use chronik_plugin_sdk::bytes::Bytes;
 use chronik_plugin_sdk::ids::{LogId, Offset};
 use chronik_plugin_sdk::pending::{Done, Started};
@@ -27,15 +28,16 @@ struct Inner {
 /// See the module's head.
 pub struct Log {
     pub id: LogId,
+    pub place: Place,
     shared: Arc<Shared>,
     inner: Mutex<Inner>,
     closed: Condvar,
 }
 
 impl Log {
-    pub fn new(id: LogId, index: Index, shared: Arc<Shared>) -> Self {
+    pub fn new(place: Place, index: Index, shared: Arc<Shared>) -> Self {
         let inner = Mutex::new(Inner { index, life: Life::Open, failed: None });
-        Self { id, shared, inner, closed: Condvar::new() }
+        Self { id: place.log, place, shared, inner, closed: Condvar::new() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -3,9 +3,9 @@
 use crate::index::{Chosen, OutOfRange};
 use crate::log::Log;
 use crate::shared::{Read, Shared};
-use crate::store::{Store, StoreError};
+use crate::store::{Place, Store, StoreError};
 use chronik_plugin_sdk::bytes::Bytes;
-use chronik_plugin_sdk::ids::{LogId, Offset};
+use chronik_plugin_sdk::ids::Offset;
 use chronik_plugin_sdk::wal::{Cause, Chunk, WalError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,7 +16,7 @@ pub fn run(shared: &Shared, store: &Store) {
             let log = shared.log(log).ok_or(WalError::Closed)?;
             let mut chosen = chosen;
             loop {
-                match fetch(store, log.id, &chosen) {
+                match fetch(store, log.place, &chosen) {
                     Ok(chunk) => return Ok(chunk),
                     // What was chosen may have been removed, and other runs may be in its place.
                     Err(_) if !undisturbed(&log, &chosen) => {
@@ -46,14 +46,14 @@ enum NotRead {
     Store(StoreError),
 }
 
-fn fetch(store: &Store, log: LogId, chosen: &Chosen) -> Result<Chunk, NotRead> {
+fn fetch(store: &Store, place: Place, chosen: &Chosen) -> Result<Chunk, NotRead> {
     let mut chunk = Chunk { base: chosen.base, next_offset: chosen.next, ..Chunk::default() };
     for entry in &chosen.entries {
         if let Some(body) = &entry.unwritten {
             chunk.bytes.append(body.clone());
             continue;
         }
-        let body = store.body(log, entry.head.base).map_err(NotRead::Store)?;
+        let body = store.body(place, entry.head.base).map_err(NotRead::Store)?;
         let right = body.filter(|body| body.len() == entry.len as usize && crc32c::crc32c(body) == entry.head.crc);
         let body = right.ok_or(NotRead::Damaged(entry.head.base))?;
         if !body.is_empty() {

@@ -3,7 +3,7 @@
 
 use crate::log::Log;
 use crate::shared::{Shared, Work};
-use crate::store::{Changes, REMOVED_PER_BATCH, Record, Store, StoreError};
+use crate::store::{Changes, Place, REMOVED_PER_BATCH, Record, Store, StoreError};
 use chronik_plugin_sdk::bytes::Bytes;
 use chronik_plugin_sdk::ids::{LogId, Offset};
 use chronik_plugin_sdk::pending::Done;
@@ -83,7 +83,7 @@ impl<'a> Round<'a> {
                     }
                     Ok(of) => {
                         // The one copy on the way: the database wants a value in one piece.
-                        self.changes.run(log, &head, body.parts().concat());
+                        self.changes.run(of.place, &head, body.parts().concat());
                         self.appends.push(Append { log: of, number, next: head.next, bytes, done });
                         self.bytes += bytes;
                         if self.bytes >= BATCH_BYTES_MAX {
@@ -98,7 +98,7 @@ impl<'a> Round<'a> {
             },
             Work::Put { log, entries, done } => match self.log(log) {
                 Ok(of) => {
-                    entries.iter().for_each(|(name, value)| self.changes.value(log, name, value.as_deref()));
+                    entries.iter().for_each(|(name, value)| self.changes.value(of.place, name, value.as_deref()));
                     self.puts.push((of, done));
                 }
                 Err(error) => done.complete(Err(error)),
@@ -107,14 +107,16 @@ impl<'a> Round<'a> {
                 if !self.puts.is_empty() {
                     self.finish();
                 }
-                let value = self.store.value(log, &key);
-                let value = value.map(|value| value.map(Bytes::from_owner));
-                done.complete(value.map_err(|error| WalError::Io(failed(&error))));
+                let value = self.shared.log(log).ok_or(WalError::Closed).and_then(|of| {
+                    let value = self.store.value(of.place, &key);
+                    value.map(|value| value.map(Bytes::from_owner)).map_err(|error| WalError::Io(failed(&error)))
+                });
+                done.complete(value);
             }
             Work::Remove { log, removal, done } => {
                 self.finish();
                 let removed = self.log(log).and_then(|of| {
-                    self.remove(log, &removal.record, &removal.bases).map_err(|error| {
+                    self.remove(of.place, &removal.record, &removal.bases).map_err(|error| {
                         of.fail(&failed(&error));
                         WalError::Failed(failed(&error))
                     })
@@ -131,17 +133,18 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn remove(&self, log: LogId, record: &Record, bases: &[Offset]) -> Result<(), StoreError> {
+    fn remove(&self, place: Place, record: &Record, bases: &[Offset]) -> Result<(), StoreError> {
+        let log = place.log;
         let settled = Record { cut: None, ..*record };
         let mut changes = self.store.changes();
         if bases.len() <= REMOVED_PER_BATCH {
             changes.record(log, &settled);
-            bases.iter().for_each(|base| changes.remove_run(log, *base));
+            bases.iter().for_each(|base| changes.remove_run(place, *base));
             return changes.commit(true);
         }
         changes.record(log, record);
         changes.commit(true)?;
-        self.store.remove_runs(log, bases)?;
+        self.store.remove_runs(place, bases)?;
         // Not synced: if this is lost, so is whatever was appended after it, and the removal is finished once more.
         let mut changes = self.store.changes();
         changes.record(log, &settled);

@@ -11,6 +11,7 @@ impl Author for Segment {
     const NAME: &'static str = "segment";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const SEGMENTS: bool = true;
+    const SETS_ASIDE: bool = true;
     type Engine = SegmentEngine;
 
     fn start(directory: &Path, _options: &str) -> Result<SegmentEngine, String> {

@@ -3,7 +3,7 @@
 use super::op::{Asked, Lent, Op, Waiter};
 use super::{CLOSING, Log, UNKNOWN};
 use crate::judge;
-use crate::newer::{self, Grown};
+use crate::minor::Grown;
 use crate::plugin::Functions;
 use crate::reaper;
 use crate::slots::{self, Named};
@@ -142,7 +142,7 @@ impl Wal for PluginLog {
         let next_offset = run.next_offset;
         let slices: Vec<_> = run.bytes.parts().iter().map(|part| slice(part)).collect();
         let args = Grown::new(ck_append_args {
-            struct_size: newer::size::<ck_append_args>(log.terms.as_newer),
+            struct_size: log.terms.minor.size::<ck_append_args>(),
             epoch: run.epoch.0,
             base: run.base.0,
             next_offset: next_offset.0,
@@ -217,7 +217,7 @@ impl Wal for PluginLog {
             Err(error) => return Started::Now(Err(error)),
         };
         let args = Grown::new(ck_read_args {
-            struct_size: newer::size::<ck_read_args>(self.0.terms.as_newer),
+            struct_size: self.0.terms.minor.size::<ck_read_args>(),
             min_one: u32::from(range.min_one),
             from: range.from.0,
             upto: range.upto.0,

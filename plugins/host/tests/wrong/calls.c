@@ -89,6 +89,13 @@ static int32_t wrong_open(void *engine, const ck_log_args *args, ck_log_info *in
 
 static int32_t wrong_append(void *log, const ck_append_args *args, uint64_t context, ck_result *result) {
     look();
+    if (is("is busy alone for ever")) return CK_BUSY;
+    if (is("is busy for ever")) {
+        if (kept_context) return CK_BUSY;
+        kept_context = context;
+        int status = append(log, args, context, result);
+        return status == CK_OK ? CK_PENDING : status;
+    }
     bool says_busy = is("is busy") || is("is ready twice") || is("is ready early");
     if (says_busy && kept_context && busy_times++ == 0) {
         if (is("is ready early")) host->ready(busy_log);
@@ -195,6 +202,11 @@ static int32_t wrong_engine_close(void *engine, ck_result *result) {
     return status;
 }
 
+static int32_t wrong_set_aside(void *engine, const ck_log_id *id, ck_result *result) {
+    if (is("cannot set aside")) return say_why(result, "the moon is full", 0), CK_IO;
+    return log_set_aside(engine, id, result);
+}
+
 static void wrong_log_release(void *log) {
     look();
     log_release(log);
@@ -216,5 +228,13 @@ CK_EXPORT const ck_plugin *chronik_plugin_v1(const ck_host *of) {
     wrong.read = wrong_read;
     wrong.log_state = wrong_state;
     wrong.log_close = wrong_close;
+    wrong.log_set_aside = wrong_set_aside;
+#ifdef OF_1_0
+    /* As it was built then; what lies behind its table is none of its functions. */
+    wrong.struct_size = offsetof(ck_plugin, log_set_aside);
+    wrong.abi_minor = 0;
+    wrong.capabilities = 0;
+    wrong.log_set_aside = (void *)abort;
+#endif
     return &wrong;
 }

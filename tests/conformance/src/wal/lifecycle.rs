@@ -106,4 +106,57 @@ declare_rules! {
             assert!(append.await.is_ok());
         }
     }
+
+    e12_set_aside: "a log that is set aside is closed and there no more, its name may be used again, and nobody but a person finds \
+        what it held; an engine that sets nothing aside says so and leaves the log as it is", |store| {
+        let (engine, log) = Log::fresh(store).await;
+        log.fill(40).await;
+        assert!(log.put(&[("key", Some("value"))]).await.is_ok());
+        let (state, all) = (log.state(), log.read_all(Offset(0)).await);
+        match engine.set_aside(id(1)).await {
+            Ok(()) => {}
+            Err(EngineError::CannotSetAside) => {
+                assert_eq!(log.state(), state);
+                assert_eq!(log.read_all(Offset(0)).await, all);
+                return;
+            }
+            Err(error) => panic!("setting a log aside: {error}"),
+        }
+        assert!(matches!(log.try_read(everything(Offset(0))).await, Err(WalError::Closed)));
+        assert!(matches!(engine.set_aside(id(1)).await, Err(EngineError::NotFound(log)) if log == id(1)));
+        // Twice: what was set aside before is in nobody's way.
+        for round in 0..2 {
+            assert_eq!(engine.list().await.unwrap_or_default(), [], "it is listed");
+            assert_eq!((engine.usage().logs, engine.usage().bytes), (0, 0));
+            let existing = engine.open(id(1), options(OpenMode::Existing)).await;
+            assert!(matches!(existing.err(), Some(EngineError::NotFound(_))));
+            assert!(engine.open(id(1), options(OpenMode::CreateNew)).await.is_ok());
+            let fresh = Log::open(&*engine, 1).await;
+            assert_eq!((fresh.state().end, fresh.state().last_epoch), (Offset(0), Default::default()));
+            assert_eq!(fresh.get("key").await, None);
+            fresh.fill(3 + round).await;
+            assert!(fresh.put(&[("key", Some("another"))]).await.is_ok());
+            assert!(engine.set_aside(id(1)).await.is_ok());
+        }
+        let lasts = engine.capabilities().survives > Survives::Nothing;
+        let fresh = Log::open(&*engine, 1).await;
+        fresh.fill(7).await;
+        let (state, all) = (fresh.state(), fresh.read_all(Offset(0)).await);
+        assert!(engine.close().await.is_ok());
+        let again = store.start();
+        if lasts {
+            assert_eq!(again.list().await.unwrap_or_default(), [id(1)]);
+            let log = Log::open(&*again, 1).await;
+            assert_eq!(log.state().end, state.end);
+            assert_eq!(log.read_all(Offset(0)).await, all);
+        }
+        // With all that is left of it; also where there is nothing but what was set aside.
+        if lasts {
+            assert!(again.delete(id(1)).await.is_ok());
+        }
+        Log::open(&*again, 2).await;
+        assert!(again.set_aside(id(2)).await.is_ok());
+        assert!(matches!(again.delete(id(2)).await, Err(EngineError::NotFound(log)) if log == id(2)));
+        assert_eq!(again.list().await.unwrap_or_default(), []);
+    }
 }

@@ -17,7 +17,7 @@ use chronik_plugin_abi::{
     ck_append_args, ck_buf, ck_engine_info, ck_host, ck_log_args, ck_log_id, ck_log_info, ck_meta, ck_plugin,
     ck_read_args, ck_result, ck_segment, ck_slice, ck_start_args, ck_state, ck_usage,
 };
-use chronik_plugin_host::{PluginEngine, PluginOptions, is_library};
+use chronik_plugin_host::{HostMinor, PluginEngine, PluginOptions, is_library};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -282,6 +282,10 @@ unsafe extern "C" fn log_delete(engine: *mut c_void, _: *const ck_log_id, result
     answer_now(engine, result)
 }
 
+unsafe extern "C" fn log_set_aside(engine: *mut c_void, _: *const ck_log_id, result: *mut ck_result) -> i32 {
+    answer_now(engine, result)
+}
+
 unsafe extern "C" fn log_state(log: *mut c_void, state: *mut ck_state) {
     let numbers = with(log, |script| {
         // In order more often than not.
@@ -399,6 +403,7 @@ fn table() -> ck_plugin {
         set_segment_bytes: Some(no_segment_bytes),
         log_close: Some(log_close),
         log_release: Some(log_release),
+        log_set_aside: Some(log_set_aside),
     }
 }
 
@@ -442,7 +447,7 @@ fn start(table: Option<&Table>, start: Start, as_newer: bool) -> Result<PluginEn
     let table = table.map_or(std::ptr::null(), |table| &raw const table.0);
     ENTERED.store(table.cast_mut(), Ordering::Release);
     let mut options = PluginOptions::new("/linked".into(), std::env::temp_dir());
-    options.as_newer = as_newer;
+    options.minor = if as_newer { HostMinor::Later } else { HostMinor::Own };
     options.verify =
         Some(Arc::new(
             |chunk: &Chunk| {

@@ -3,7 +3,7 @@
 use super::work::{Engine, Order, Seen, Work};
 use crate::part::{self, Said};
 use crate::stats::Latencies;
-use chronik_core::wal::WalEngine;
+use chronik_core::wal::{Survives, WalEngine};
 use chronik_plugin_check::bench::Bench;
 use chronik_plugin_check::{Subject, whole};
 use chronik_storage_memory::MemoryEngine;
@@ -45,7 +45,12 @@ fn started(engine: &Engine, directory: &Path) -> Result<Box<dyn WalEngine>, Stri
 
 fn measured(order: &Order) -> Result<Seen, String> {
     let engine = started(&order.engine, &order.directory)?;
-    let survives = format!("{:?}", engine.capabilities().survives);
+    let survives = match engine.capabilities().survives {
+        Survives::Nothing => "nothing",
+        Survives::Process => "the end of the process",
+        Survives::PowerLoss => "a power cut, once synced",
+    };
+    let survives = survives.to_owned();
     let mut bench = Bench::open(&*engine)?;
     if let Work::Read { .. } = order.work {
         for _ in 0..READABLE_BYTES / READABLE_BATCH_BYTES as u64 {

@@ -102,7 +102,7 @@ pub fn run(args: &StorageArgs) -> Result<(), BenchError> {
     let place = args.data_dir.clone().unwrap_or_else(std::env::temp_dir);
     let conditions = vec![
         Fact::new("data in", format!("{}, {}", place.display(), filesystem(&place))),
-        Fact::new("durability", "what is synced is on the disk where the engine survives PowerLoss; see its facts"),
+        Fact::new("durability", "each engine's own, see what its records survive"),
         Fact::new("encryption", "none"),
     ];
     let subject = Subject {
@@ -158,7 +158,7 @@ fn observed(seen: &Seen, work: Work, used: &crate::machine::window::Used) -> Obs
         .perhaps(PEAK, spent.map(|spent| spent.peak_bytes as f64 / 1e6));
     shown = used.busy(shown);
     shown.latencies.push(("each", Latencies::from(seen.latencies.clone())));
-    shown.facts.push(("survives", seen.survives.clone()));
+    shown.facts.push(("records survive", seen.survives.clone()));
     shown
 }
 

@@ -212,6 +212,16 @@ impl Cluster {
         self.runs(id);
     }
 
+    /// `kill -9` of all nodes, then all of them start again; does not wait for them.
+    pub fn kill_all_and_restart(&mut self) {
+        for id in self.ids() {
+            self.kill(id);
+        }
+        for id in self.ids() {
+            self.restart(id);
+        }
+    }
+
     /// SIGSTOP: it is there, and does nothing.
     pub fn pause(&self, id: usize) {
         self.signal(id, Signal::STOP);

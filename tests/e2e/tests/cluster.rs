@@ -34,12 +34,7 @@ fn all_nodes_killed_at_once_lose_nothing_that_was_acknowledged() {
     let writer = Writer::start(&cluster);
     for _ in 0..3 {
         writer.goes_on("before the lights go out");
-        for id in cluster.ids() {
-            cluster.kill(id);
-        }
-        for id in cluster.ids() {
-            cluster.restart(id);
-        }
+        cluster.kill_all_and_restart();
         cluster.wait("all are back", Cluster::is_whole);
     }
     writer.goes_on("in the end");

@@ -148,12 +148,7 @@ fn killed_nodes_lose_nothing(libraries: &Libraries) {
         cluster.wait("it is back, and in sync", Cluster::is_whole);
     }
     writer.goes_on("before the lights go out");
-    for id in cluster.ids() {
-        cluster.kill(id);
-    }
-    for id in cluster.ids() {
-        cluster.restart(id);
-    }
+    cluster.kill_all_and_restart();
     cluster.wait("all are back", Cluster::is_whole);
     writer.goes_on("in the end");
     check(&cluster, &[writer.finish()]);

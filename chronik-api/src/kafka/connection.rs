@@ -36,6 +36,8 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 const FRAME_STEP_BYTES: usize = 64 * 1024;
 /// Slices handed to one gather-write; the kernel takes at most 1024.
 const GATHER_SLICES_MAX: usize = 256;
+/// Answers' bytes after which no more of them are looked for before they are sent.
+const ANSWERS_GATHERED_BYTES: usize = 64 * 1024;
 /// The budget counts in units of this, because a semaphore counts in 32 bits.
 const BUDGET_UNIT_BYTES: usize = 1024;
 
@@ -209,7 +211,9 @@ pub async fn serve(
         let inside_frame = reader.is_inside_frame();
         // Send what is ready at the front.
         let mut out: VecDeque<Bytes> = VecDeque::new();
+        let mut done = false;
         while let Some(front) = pending.pop_front_if(|front| matches!(front.work, Work::Ready(_))) {
+            done = true;
             pending_bytes -= front.frame_bytes;
             if let Work::Ready(encoded) = front.work {
                 out.extend(encoded);
@@ -221,6 +225,9 @@ pub async fn serve(
                 Err(failure) => return failure.into(),
             }
             last_byte = Instant::now();
+        }
+        if done {
+            // There may be room for what was read already.
             continue;
         }
         if pending.is_empty() && shutting_down {
@@ -242,13 +249,11 @@ pub async fn serve(
         tokio::select! {
             biased;
             answered = Front(&mut pending) => {
-                // An exclusive request is the last one, since nothing was dispatched after it.
-                exclusive &= pending.len() > 1;
-                match answered {
-                    Err(close) => return close.into(),
-                    Ok(None) => if let Some(done) = pending.pop_front() { pending_bytes -= done.frame_bytes },
-                    Ok(Some(encoded)) => if let Some(front) = pending.front_mut() { front.work = Work::Ready(encoded) },
+                if let Err(close) = answered {
+                    return close.into();
                 }
+                // An exclusive request is the last one, since nothing was dispatched after it.
+                exclusive &= pending.back().is_some_and(|last| matches!(last.work, Work::Later(_)));
             }
             read = reader.read(&mut read_half), if may_read => match read {
                 Ok(0) => return Ended::ByClient,
@@ -269,16 +274,39 @@ pub async fn serve(
     }
 }
 
-/// Completes when the first pending request is answered; never, if there is none.
+/// Completes when the first pending request is answered, and looks which of those behind it are; never, if there is none.
+///
+/// One sync often ends the waiting of many produces. Their answers leave in one write: that is one system call instead of
+/// many, and the client, who hears of all of them at once, sends what comes next in few batches instead of many.
 struct Front<'a>(&'a mut VecDeque<Pending>);
 
 impl Future for Front<'_> {
-    type Output = Result<Option<Encoded>, Close>;
+    type Output = Result<(), Close>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.0.front_mut() {
-            Some(Pending { work: Work::Later(working), .. }) => working.as_mut().poll(cx),
-            _ => Poll::Pending,
+        let mut answered = 0;
+        let mut gathered_bytes = 0;
+        for pending in self.0.iter_mut() {
+            if let Work::Later(working) = &mut pending.work {
+                match working.as_mut().poll(cx) {
+                    Poll::Ready(Ok(encoded)) => pending.work = Work::Ready(encoded.unwrap_or_default()),
+                    // What was answered before it is sent first; it ends the connection when it is at the front.
+                    Poll::Ready(Err(close)) if answered == 0 => return Poll::Ready(Err(close)),
+                    Poll::Ready(Err(close)) => {
+                        pending.work = Work::Later(Box::pin(std::future::ready(Err(close))));
+                        break;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            answered += 1;
+            if let Work::Ready(encoded) = &pending.work {
+                gathered_bytes += encoded.iter().map(Bytes::len).sum::<usize>();
+            }
+            if gathered_bytes >= ANSWERS_GATHERED_BYTES {
+                break;
+            }
         }
+        if answered > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 

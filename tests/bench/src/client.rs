@@ -69,6 +69,9 @@ impl Mock {
     }
 }
 
+/// A client's setting, as librdkafka names it.
+pub type Setting<'a> = (&'a str, &'a str);
+
 fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
@@ -99,10 +102,11 @@ pub fn eager_producer<F: Fn(usize) + Send + Sync + 'static>(
     with_settings(bootstrap, producing, &settings, heard)
 }
 
-fn with_settings<F: Fn(usize) + Send + Sync + 'static>(
+/// One with settings of its caller's.
+pub fn with_settings<F: Fn(usize) + Send + Sync + 'static>(
     bootstrap: &str,
     producing: Producing,
-    settings: &[(&str, &str)],
+    settings: &[Setting<'_>],
     heard: F,
 ) -> Result<BaseProducer<Deliveries<F>>, KafkaError> {
     let mut config = config(bootstrap);

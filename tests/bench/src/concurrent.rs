@@ -1,7 +1,7 @@
 //! Many callers, each of whom sends its next record when the last one is acknowledged: a closed loop over one client, which
 //! does not wait to make batches. What it shows is what the round trips cost, to the broker and, with acks=all, on from it.
 
-use crate::client::{Producing, producer};
+use crate::client::{Producing, Setting, with_settings};
 use crate::report::{Report, Row};
 use crate::stats::Latencies;
 use crate::topic::Topics;
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 pub fn run(common: &Common) -> Result<(), BenchError> {
     let target = Target::from(common)?;
     let (callers, span) = (common.callers.max(1), Duration::from_secs(common.seconds));
+    let client: Vec<Setting<'_>> = common.client_set.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let settings = vec![
+        ("client settings", client.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ("callers", callers.to_string()),
         ("seconds", common.seconds.to_string()),
         ("partitions", common.partitions.to_string()),
@@ -25,7 +27,7 @@ pub fn run(common: &Common) -> Result<(), BenchError> {
     for &size in &common.size {
         for &acks in &common.acks {
             let topic = topics.next(&target, 0)?;
-            let (rate, latencies) = turn(target.bootstrap(), &topic, acks.as_str(), size, callers, span)?;
+            let (rate, latencies) = turn(target.bootstrap(), &topic, acks.as_str(), size, callers, span, &client)?;
             let at = |quantile: f64| Some(latencies.micros(quantile) / 1_000.0);
             report.rows.push(Row {
                 variant: format!("{size} B, acks={acks}"),
@@ -52,6 +54,7 @@ pub fn turn(
     size: usize,
     callers: usize,
     span: Duration,
+    client: &[Setting<'_>],
 ) -> Result<(f64, Latencies), BenchError> {
     let began = Instant::now();
     let answered = Arc::new(AtomicU64::new(0));
@@ -69,7 +72,7 @@ pub fn turn(
             }
         }
     };
-    let producer = Arc::new(producer(bootstrap, Producing { acks, linger_ms: "0" }, heard)?);
+    let producer = Arc::new(with_settings(bootstrap, Producing { acks, linger_ms: "0" }, client, heard)?);
     let refused = Arc::new(Mutex::new(None));
     let send = {
         // The producer holds this, and must not hold itself.

@@ -82,6 +82,9 @@ struct Common {
     /// A setting for the local broker, as for `chronik serve --set`.
     #[arg(long = "broker-set", value_name = "KEY=VALUE")]
     broker_set: Vec<String>,
+    /// A setting for the client, as librdkafka names it, for concurrent.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    client_set: Vec<(String, String)>,
     /// Where the local broker's data goes; by default the system's temporary directory.
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -121,6 +124,11 @@ struct Common {
     /// The results as JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// What a producer waits for: the leader's page cache, or what the topic calls durable.

@@ -22,7 +22,7 @@ pub fn observe(
 ) -> Result<Observation, BenchError> {
     let window = Window::open(pids);
     let (rate, latencies) =
-        crate::concurrent::turn(bootstrap, topic, acks, size, callers, Duration::from_secs_f64(seconds))?;
+        crate::concurrent::turn(bootstrap, topic, acks, size, callers, Duration::from_secs_f64(seconds), &[])?;
     let used = window.close();
     let (together, records) = (used.together(), rate * used.seconds);
     let shown = Observation::default()

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 const AT_ONCE: u8 = b'n';
 const LATER: u8 = b'l';
 const ALONE: u8 = b'x';
+const ALONE_AND_NOT_AT_ALL: u8 = b'y';
 const NOT_AT_ALL: u8 = b'0';
 const REFUSED: u8 = b'!';
 
@@ -52,13 +53,13 @@ impl Dispatch for Echo {
         let _ = self.0.send(Seen { frame, answer: Some(answer) });
         let working = Box::pin(async move {
             match given.await {
-                Ok(()) => Ok(Some(encoded)),
+                Ok(()) => Ok((kind != ALONE_AND_NOT_AT_ALL).then_some(encoded)),
                 Err(_) => Err(Close("the story is over".to_owned())),
             }
         });
         Ok(match kind {
             LATER => Answer::Later(working),
-            ALONE => Answer::Exclusive(working),
+            ALONE | ALONE_AND_NOT_AT_ALL => Answer::Exclusive(working),
             NOT_AT_ALL => Answer::Nothing,
             REFUSED => return Err(Close("refused".to_owned())),
             _ => {
@@ -203,6 +204,41 @@ async fn a_request_without_an_answer_takes_no_place_in_the_row() {
     story.seen().await;
     assert!(matches!(story.ended.await, Ok(Ended::Refused(_))));
     assert_eq!(story.client.read(&mut [0; 1]).await.ok(), Some(0));
+}
+
+#[tokio::test]
+async fn what_takes_effect_later_and_is_not_answered_makes_room_for_what_was_read_already() {
+    let mut story = story(|limits| limits.pending_requests_max = 2).await;
+    story.send(&[b"l0", b"y1", b"n", b"l3"]).await;
+    let (mut first, mut silent) = (story.seen().await, story.seen().await);
+    // Both are ready when the connection looks: the first is sent, the second only leaves its place.
+    silent.give();
+    first.give();
+    assert_eq!((story.answer().await, story.answer().await), (b"l0".to_vec(), b"n".to_vec()));
+    assert_eq!(story.seen().await.frame, &b"n"[..]);
+    let mut last = story.seen().await;
+    last.give();
+    assert_eq!(story.answer().await, b"l3");
+    // Alone it makes room, too.
+    story.send(&[b"y4", b"n"]).await;
+    story.seen().await.give();
+    assert_eq!(story.answer().await, b"n");
+}
+
+#[tokio::test]
+async fn what_was_answered_before_a_failure_is_sent_before_the_connection_ends() {
+    let mut story = story(|_| {}).await;
+    story.send(&[b"l0", b"l1", b"l2", b"l3"]).await;
+    let (mut first, mut second) = (story.seen().await, story.seen().await);
+    let (failing, behind) = (story.seen().await, story.seen().await);
+    // When the connection looks next, two are answered and the third has failed.
+    drop(failing);
+    second.give();
+    first.give();
+    assert_eq!((story.answer().await, story.answer().await), (b"l0".to_vec(), b"l1".to_vec()));
+    assert!(matches!(story.ended.await, Ok(Ended::Refused(_))));
+    assert_eq!(story.client.read(&mut [0; 1]).await.ok(), Some(0));
+    assert!(!behind.is_awaited());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::{AppendError, Completion, Found, Outward, PartitionDriver, Placed, Ro
 use crate::batch::{self, Batch, CheckedBatch};
 use crate::ids::{NodeId, Offset};
 use crate::partition::leader::{Acks, Admitted, Effect};
-use crate::partition::replicas::News;
+use crate::partition::stream::News;
 use crate::pending::{Done, Started};
 use crate::replication::{Message, Records};
 use crate::time::Now;

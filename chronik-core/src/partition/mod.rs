@@ -5,6 +5,7 @@
 //! - [`leader`]: ends, watermark and acknowledgements.
 //! - [`follower`]: attaching to a leader, cutting what it does not have, and taking in its records.
 //! - [`replicas`]: what a leader knows of its followers, and whom the watermark counts.
+//! - [`stream`]: what one follower is sent next, and when.
 //! - [`recovery`]: rebuilding the above from a log after a restart.
 //! - [`retention`]: what a log may forget.
 //! - [`checkpoint`]: the bytes that the above are saved as.
@@ -21,3 +22,4 @@ pub mod replicas;
 #[cfg(test)]
 mod replicated;
 pub mod retention;
+pub mod stream;

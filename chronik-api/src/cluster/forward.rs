@@ -68,7 +68,9 @@ impl Forwarded for Serve {
             let mut dispatcher = Dispatcher { broker, connection, elements_max, hands_on: false };
             let encoded = match dispatcher.dispatch(frame) {
                 Ok(Answer::Ready(encoded)) => Some(encoded),
-                Ok(Answer::Later(working) | Answer::Exclusive(working)) => working.await.ok().flatten(),
+                Ok(Answer::Later(working) | Answer::InTurn(working) | Answer::Exclusive(working)) => {
+                    working.await.ok().flatten()
+                }
                 Ok(Answer::Nothing) | Err(_) => None,
             }?;
             let mut response: Bytes = encoded.concat().into();

@@ -53,6 +53,8 @@ pub enum Answer {
     Nothing,
     /// The request has taken effect; its answer comes later.
     Later(Working),
+    /// The request changes nothing; it is not begun before all earlier ones are answered and their answers sent.
+    InTurn(Working),
     /// The request takes effect as it is worked on: nothing after it may be dispatched before it is done.
     Exclusive(Working),
 }
@@ -156,6 +158,7 @@ struct Pending {
 enum Work {
     Ready(Encoded),
     Later(Working),
+    InTurn(Working),
 }
 
 /// Serves one connection until it ends. `shutdown` completes when no further request is to be read; what is pending is
@@ -192,6 +195,7 @@ pub async fn serve(
                 Ok(Answer::Ready(encoded)) => Work::Ready(encoded),
                 Ok(Answer::Nothing) => continue,
                 Ok(Answer::Later(working)) => Work::Later(working),
+                Ok(Answer::InTurn(working)) => Work::InTurn(working),
                 Ok(Answer::Exclusive(working)) => {
                     exclusive = true;
                     Work::Later(working)
@@ -253,7 +257,7 @@ pub async fn serve(
                     return close.into();
                 }
                 // An exclusive request is the last one, since nothing was dispatched after it.
-                exclusive &= pending.back().is_some_and(|last| matches!(last.work, Work::Later(_)));
+                exclusive &= pending.back().is_some_and(|last| !matches!(last.work, Work::Ready(_)));
             }
             read = reader.read(&mut read_half), if may_read => match read {
                 Ok(0) => return Ended::ByClient,
@@ -283,20 +287,25 @@ struct Front<'a>(&'a mut VecDeque<Pending>);
 impl Future for Front<'_> {
     type Output = Result<(), Close>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut answered = 0;
-        let mut gathered_bytes = 0;
+        let (mut answered, mut gathered_bytes) = (0, 0);
         for pending in self.0.iter_mut() {
-            if let Work::Later(working) = &mut pending.work {
-                match working.as_mut().poll(cx) {
-                    Poll::Ready(Ok(encoded)) => pending.work = Work::Ready(encoded.unwrap_or_default()),
-                    // What was answered before it is sent first; it ends the connection when it is at the front.
-                    Poll::Ready(Err(close)) if answered == 0 => return Poll::Ready(Err(close)),
-                    Poll::Ready(Err(close)) => {
-                        pending.work = Work::Later(Box::pin(std::future::ready(Err(close))));
-                        break;
-                    }
+            let outcome = match &mut pending.work {
+                Work::Ready(_) => None,
+                Work::InTurn(_) if answered > 0 => break,
+                Work::Later(working) | Work::InTurn(working) => match working.as_mut().poll(cx) {
+                    Poll::Ready(outcome) => Some(outcome),
                     Poll::Pending => break,
+                },
+            };
+            match outcome {
+                Some(Ok(encoded)) => pending.work = Work::Ready(encoded.unwrap_or_default()),
+                Some(Err(close)) if answered == 0 => return Poll::Ready(Err(close)),
+                // What was answered before it is sent first; it ends the connection when it is at the front.
+                Some(Err(close)) => {
+                    pending.work = Work::Later(Box::pin(std::future::ready(Err(close))));
+                    break;
                 }
+                None => {}
             }
             answered += 1;
             if let Work::Ready(encoded) = &pending.work {

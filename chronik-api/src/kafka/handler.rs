@@ -120,7 +120,7 @@ where
         Reply::Now(response) => return Ok(Answer::Ready(encode(&response))),
         Reply::Nothing => return Ok(Answer::Nothing),
         Reply::Close(close) => return Err(close),
-        Reply::InTurn(future) => return Ok(Answer::Later(Box::pin(async move { Ok(Some(encode(&future.await))) }))),
+        Reply::InTurn(future) => return Ok(Answer::InTurn(Box::pin(async move { Ok(Some(encode(&future.await))) }))),
         Reply::Later(future) => (Box::pin(async move { Ok(Some(encode(&future.await))) }), false),
         Reply::Exclusive(future) => (Box::pin(async move { Ok(Some(encode(&future.await))) }), true),
         Reply::ExclusiveNothing(future) => (Box::pin(async move { future.await.map(|()| None) }), true),

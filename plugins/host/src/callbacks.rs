@@ -30,11 +30,9 @@ const LINE_BYTES_MAX: u64 = 4096;
 /// The result in place, or where it is one of another version, what it has of this one's, in `known`.
 ///
 /// # Safety
-/// `result` is null or points at a result that begins with its size, and stays as it is for `'a`.
-pub(crate) unsafe fn result_of<'a>(
-    result: *const ck_result,
-    known: &'a mut MaybeUninit<ck_result>,
-) -> Option<&'a ck_result> {
+/// `result` is null or points at a result that begins with its size, and stays as it is for as long as
+/// the answer is used.
+pub(crate) unsafe fn result_of(result: *const ck_result, known: &mut MaybeUninit<ck_result>) -> Option<&ck_result> {
     if result.is_null() {
         return None;
     }

@@ -14,7 +14,7 @@ use chronik_proto_kafka::api::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 fn values(fetched: &chronik_proto_kafka::api::fetch::PartitionData) -> Vec<String> {
@@ -131,6 +131,33 @@ async fn a_broker_refuses_a_plugin_it_cannot_use_and_promises_it_cannot_keep() {
         config.topics.cleanup_policy = CleanupPolicy::Compact;
     });
     assert!(said.await.contains("which is what compaction replaces"));
+}
+
+/// The engine in plain C, after a change of its source.
+fn changed(name: &str, from: &str, to: &str, place: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/examples/plain-c/plain.c");
+    let text = fs::read_to_string(source).expect("the example is there");
+    assert_eq!(text.matches(from).count(), 1, "the example has changed: {from}");
+    let source = place.join(name).with_extension("c");
+    fs::write(&source, text.replace(from, to)).expect("written");
+    chronik_plugin_plain_c::compile(&source, place).expect("a C compiler builds it")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_not_what_was_stored_reach_no_client() {
+    let place = tempfile::tempdir().expect("a directory");
+    let from = "out->slices[i] = (ck_slice){here + sizeof head, wanted[i].len};";
+    let liar = changed("liar", from, &format!("here[sizeof head + wanted[i].len - 1] ^= 1; {from}"), place.path());
+    let broker = start(over(&place.path().join("data"), &liar)).await;
+    let mut client = Client::to(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    assert_eq!(client.produce("t", -1, sealed(batch(&["true"]))).await.error_code, 0);
+    let fetched = client.fetch("t", 0, 0).await;
+    assert_ne!(fetched.error_code, 0);
+    assert_eq!(values(&fetched), [""; 0], "what it gives is no batch of the broker's");
+    let later = client.produce("t", -1, sealed(batch(&["more"]))).await.error_code;
+    assert_eq!(later, ErrorCode::KAFKA_STORAGE_ERROR.0, "the log is out of service");
+    broker.stop().await;
 }
 
 fn plain(library: &Path) -> NamedPlugin {
@@ -342,12 +369,7 @@ async fn what_records_outlive_is_shown_and_no_more_is_promised() {
     broker.stop().await;
 
     // The same engine, but it promises nothing.
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/examples/plain-c/plain.c");
-    let text = fs::read_to_string(source).expect("the example is there");
-    let modest = place.path().join("modest.c");
-    assert_eq!(text.matches("= CK_SURVIVES_POWER_LOSS;").count(), 1);
-    fs::write(&modest, text.replace("= CK_SURVIVES_POWER_LOSS;", "= CK_SURVIVES_NOTHING;")).expect("written");
-    let modest = chronik_plugin_plain_c::compile(&modest, place.path()).expect("a C compiler builds it");
+    let modest = changed("modest", "= CK_SURVIVES_POWER_LOSS;", "= CK_SURVIVES_NOTHING;", place.path());
     let data = place.path().join("modest");
     let said = refused(over(&data, &modest)).await;
     assert!(said.contains("topics.durability is \"fsync\"") && said.contains("does not survive the process"), "{said}");

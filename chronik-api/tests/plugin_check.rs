@@ -112,6 +112,7 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
         ("changes the locale", "p05_process", "the locale"),
         ("handles signals", "p05_process", "signals that are caught"),
         ("forks", "p05_process", "child processes"),
+        ("forgets reads when many wait", "p08_cancelled", "have ended"),
         ("waits in calls", "p09_returns_soon", "\"sync\""),
         ("leaks files", "p06_leaks", "more open files"),
         ("one engine only", "p07_engines_apart", ""),
@@ -133,6 +134,7 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
         ("keeps the suffix", "k02_killed_changing", ""),
         ("deletes nothing", "k04_killed_creating", ""),
         ("ignores failed writes", "d03_failed_writes", "could not grow any more"),
+        ("ignores failed writes", "d05_full_device", "device"),
     ] {
         let (code, told) = check(&WRONG.1, &format!("{{\"fault\": \"{fault}\"}}"), &[rule]);
         let broken = with_verdict(&told, "broken");
@@ -151,17 +153,32 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
 fn files_that_are_not_checked_are_told_by_the_rules_about_damage() {
     let place = place();
     let right = fs::read_to_string(source("plugins/examples/plain-c/plain.c")).expect("the example is there");
-    let build = |name: &str, from: &str, to: &str| {
-        assert_eq!(right.matches(from).count(), 1, "the example has changed: {from}");
+    let build = |name: &str, changes: &[(&str, &str)]| {
+        let mut text = right.clone();
+        for (from, to) in changes {
+            assert_eq!(right.matches(from).count(), 1, "the example has changed: {from}");
+            text = text.replace(from, to);
+        }
         let file = place.path().join(name);
-        fs::write(&file, right.replace(from, to)).expect("written");
+        fs::write(&file, text).expect("written");
         let library = file.with_extension("so");
         compile(&file, &library);
         library
     };
-    let no_sums = build("sums.c", "return ~crc;", "(void)at; return 0;");
-    let (_, told) = check(&no_sums, "{}", &["d02"]);
-    assert!(with_verdict(&told, "broken").iter().any(|(name, _)| name == "d02_flipped_bytes"), "{told:#}");
+    let broken_alone = |library: &Path, rule: &str, words: &str| {
+        let (code, told) = check(library, "{}", &[rule]);
+        let broken = with_verdict(&told, "broken");
+        let noticed = matches!(broken.as_slice(), [(name, why)] if name == rule && why.contains(words));
+        assert!(noticed && code == Some(1), "{told:#}");
+    };
+    let no_sums = ("return ~crc;", "(void)at; return 0;");
+    broken_alone(&build("sums.c", &[no_sums]), "d02_flipped_bytes", "changed in one bit");
+    // A run whose end is gone has an end of zeros.
+    let fills_up = (
+        "head.len <= size - at - sizeof head;",
+        "(head.len <= size - at - sizeof head || !ftruncate(log->fd, (off_t)(size = at + sizeof head + head.len)));",
+    );
+    broken_alone(&build("fills.c", &[no_sums, fills_up]), "d01_cut_files", "cut off");
 }
 
 #[test]

@@ -249,7 +249,8 @@ typedef struct ck_host {
     /* A line in the broker's log. */
     void (*log)(uint32_t level, const uint8_t *text, uint64_t len);
     /* Between an append's call and its completion: keeps the bytes of its slices (not the array) valid beyond it, without
-     * a copy, until release(number). Returns the number; 0 if context is no pending append. */
+     * a copy, until release(number). Returns the number; 0 if context is no pending append. It may be called several times,
+     * and each time wants a release of its own; the numbers may be the same. */
     uint64_t (*keep)(uint64_t context);
     void (*release)(uint64_t number);
 } ck_host;

@@ -1,19 +1,23 @@
-//! D: files that are not what the engine left, and files that take no more.
+//! D: files that are not what the engine left, and files and devices that take no more.
 
 use crate::judge::Judge;
 use crate::killed::{run_to_its_end, settle};
 use crate::snapshot::{Expected, Snapshot};
 use crate::subject::whole;
 use crate::writer::Step;
-use chronik_conformance::wal::{Dice, Log, copy_tree, id};
+use chronik_conformance::wal::{Dice, Log, copy_tree, id, run_of};
 use chronik_core::ids::Offset;
 use chronik_core::wal::{EngineError, OpenMode, OpenOptions, ReadRange, WalEngine, WalError};
 use futures::executor::block_on;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 /// How many damages of a kind are tried, over all files.
 const DAMAGES: u64 = 60;
@@ -26,6 +30,13 @@ const FILE_BLOCKS: u32 = 128;
 /// What is written to files that take no more than that, in runs of [`LARGE_BYTES`].
 const LARGE_RUNS: i64 = 120;
 const LARGE_BYTES: usize = 4000;
+
+/// A device of its own that becomes full: room for an engine's preparations, and how much is offered to it then.
+const DEVICE_BYTES: u64 = 256 << 20;
+const DEVICE_RUN_BYTES: usize = 64 << 10;
+const DEVICE_RUNS: usize = 8192;
+/// So long something stands still before a device has room again: what is written later is tried meanwhile.
+const FULL_FOR: Duration = Duration::from_millis(500);
 
 pub(crate) fn cut(judge: &Judge) {
     damaged(judge, "cut off", cut_off);
@@ -238,5 +249,77 @@ pub(crate) fn failed_writes(judge: &Judge) {
     };
     if let Err(why) = settle(&moments, done / 2 * 2, &found) {
         panic!("files could not grow any more after {done} steps: {why}");
+    }
+}
+
+/// Writes until nothing more fits.
+fn fill_up(ballast: &Path) -> io::Result<()> {
+    let mut file = fs::File::create(ballast)?;
+    for bytes in [1 << 20, 4096, 1] {
+        let some = vec![1; bytes];
+        while file.write(&some).is_ok_and(|written| written > 0) {}
+    }
+    Ok(())
+}
+
+/// Appends to a device that becomes full, and has room again. In a process that may mount one.
+pub(crate) fn full_device(judge: &Judge) {
+    let place = tempfile::tempdir().unwrap_or_else(|error| broken(error));
+    let device = place.path().join("device");
+    fs::create_dir(&device).unwrap_or_else(|error| broken(error));
+    let size = format!("size={DEVICE_BYTES}");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "chronik-full-device"]).arg(&device).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "a device could be mounted before, and now it cannot");
+    let (directory, ballast) = (device.join("data"), device.join("ballast"));
+    let started = || judge.subject.start(&directory).unwrap_or_else(|error| panic!("{}", whole(&error)));
+    let engine = started();
+    let run = |base: Offset| run_of(base.0, 1, 0, 0, DEVICE_RUN_BYTES);
+    let acknowledged = block_on(async {
+        let log = Log::open_with(&engine, 1, 16 << 20).await;
+        log.append(run(Offset(0))).await;
+        log.sync().await;
+        fill_up(&ballast).unwrap_or_else(|error| broken(error));
+        let mut pending = Vec::new();
+        for _ in 0..DEVICE_RUNS {
+            let base = log.state().end;
+            let Ok(append) = log.order(run(base)) else { break };
+            log.wal.write_queued();
+            pending.push((base, append));
+        }
+        assert!(pending.len() < DEVICE_RUNS, "a device that is full takes {DEVICE_RUNS} appends: nobody is told");
+        thread::sleep(FULL_FOR);
+        fs::remove_file(&ballast).unwrap_or_else(|error| broken(error));
+        let mut acknowledged = Offset(1);
+        for (base, append) in pending {
+            if append.await.is_ok() {
+                acknowledged = base + 1;
+            }
+        }
+        let _may_have_failed = log.close().await;
+        acknowledged
+    });
+    let _may_have_failed = block_on(engine.close());
+    let engine = started();
+    block_on(async {
+        let log = Log::open_with(&engine, 1, 16 << 20).await;
+        let state = log.state();
+        assert!(
+            state.start == Offset(0) && state.end >= acknowledged,
+            "the device was full: what was acknowledged up to {acknowledged} is there from {} to {}",
+            state.start,
+            state.end
+        );
+        let mut from = state.start;
+        while from < state.end {
+            let range = ReadRange { from, upto: from + 1, max_bytes: 1, min_one: true };
+            let read = log.read(range).await;
+            assert!(read.bytes == run(from).bytes, "the device was full: at {from} is not what was stored");
+            from = read.next_offset;
+        }
+        log.append(run(state.end)).await;
+        log.sync().await;
+    });
+    if let Err(why) = block_on(engine.close()) {
+        panic!("there is room again, and the engine does not close: {}", whole(&why));
     }
 }

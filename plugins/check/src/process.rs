@@ -4,14 +4,16 @@ use crate::judge::Judge;
 use crate::subject::whole;
 use chronik_conformance::wal::{Log, everything, run_of};
 use chronik_core::ids::Offset;
-use chronik_core::pending::Pending;
+use chronik_core::pending::{Done, Inbox, Pending, Started};
 use chronik_core::time::Timestamp;
-use chronik_core::wal::{Survives, WalEngine};
+use chronik_core::wal::{Run, Survives, WalEngine, WalError};
 use chronik_plugin_host::{HostMinor, PluginEngine};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -298,28 +300,66 @@ pub(crate) fn returns_soon(judge: &Judge) {
     closed(&engine);
 }
 
+/// Takes what calls give that nobody waits for, and counts it.
+#[derive(Default)]
+struct Unattended {
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+impl<T: Send> Inbox<Result<T, WalError>> for Unattended {
+    fn deliver(&self, _token: u64, outcome: Result<T, WalError>) {
+        self.failed.fetch_add(usize::from(matches!(outcome, Err(WalError::Failed(_)))), Ordering::SeqCst);
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Unattended {
+    fn begin<T: Send>(self: &Arc<Self>, call: impl FnOnce(Done<Result<T, WalError>>) -> Started<Result<T, WalError>>) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        if let Started::Now(outcome) = call(Done::new(self.clone(), 0)) {
+            self.deliver(0, outcome);
+        }
+    }
+
+    fn append(self: &Arc<Self>, log: &Log, run: Run) {
+        self.begin(|done| log.wal.append(run, done).unwrap_or_else(|_| Started::Now(Err(WalError::Full))));
+    }
+}
+
 pub(crate) fn cancelled(judge: &Judge) {
     let place = place();
     let engine = started(judge, &place.path().join("data"));
     block_on(async {
         let log = Log::open(&engine, 1).await;
+        let calls = Arc::new(Unattended::default());
         for round in 0..200 {
             let base = log.state().end.0;
-            if let Ok(append) = log.order(run_of(base, 1, 0, 0, 300)) {
-                drop(append);
-            }
-            drop(Pending::start(|done| log.wal.sync(Offset(base), done)));
-            drop(Pending::start(|done| log.wal.read(everything(Offset(0)), done)));
+            calls.append(&log, run_of(base, 1, 0, 0, 300));
+            calls.begin(|done| log.wal.sync(Offset(base), done));
+            calls.begin(|done| log.wal.read(everything(Offset(0)), done));
             if round % 10 == 0 {
                 log.wal.write_queued();
-                drop(Pending::start(|done| log.wal.truncate_prefix(Offset(base / 2), done)));
+                calls.begin(|done| log.wal.truncate_prefix(Offset(base / 2), done));
             }
         }
         log.wal.write_queued();
         log.sync().await;
         let end = log.state().end;
         assert_eq!(end, Offset(200), "where the log ends");
-        let log = log.reopen(&engine, 1).await;
+        for _ in 0..50 {
+            calls.begin(|done| log.wal.read(everything(Offset(100)), done));
+        }
+        let closed = log.close().await;
+        let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        let (begun, ended, failed) = (of(&calls.begun), of(&calls.ended), of(&calls.failed));
+        assert!(closed.is_ok(), "closing a log: {closed:?}");
+        assert!(
+            ended == begun && failed == 0,
+            "the log is closed; of {begun} calls {ended} have ended, {failed} failed"
+        );
+        let log = Log::open(&engine, 1).await;
         assert_eq!(log.state().end, end, "where the log ends once it is opened again");
         log.read_all(log.state().start).await;
     });

@@ -15,6 +15,8 @@ pub enum Needs {
     SetAside,
     /// The same, and that written data outlives the process.
     SetAsideProcess,
+    /// That written data outlives the process, and that whoever judges may mount a device of its own.
+    Device,
     /// A disk whose power this kit can cut: there is none.
     PowerCut,
 }
@@ -64,7 +66,8 @@ const OWN: &[Rule] = own_rules! {
     p06_leaks, Nothing: "a log that is closed and released keeps no file open, no thread and no handed-out memory",
         process::leaks;
     p07_engines_apart, Nothing: "engines over different directories know nothing of each other", process::engines_apart;
-    p08_cancelled, Nothing: "calls that nobody waits for any more end like others, and do no harm", process::cancelled;
+    p08_cancelled, Nothing: "calls that nobody waits for any more end like others, before their log is closed, and do no harm",
+        process::cancelled;
     p09_returns_soon, Nothing: "calls with a log return soon, also those that wait for the disk: it is waited for on threads of \
         the plug-in", process::returns_soon;
     p10_older_host, Nothing: "a host of an earlier minor version, which knows less, is served like any other, and finds what \
@@ -85,6 +88,8 @@ const OWN: &[Rule] = own_rules! {
         damage::failed_writes;
     d04_damaged_set_aside, SetAsideProcess: "a log that cannot be opened any more, for its files have changed, can be set aside: \
         it is kept, and one that begins anew is in its place", damage::set_aside;
+    d05_full_device, Device: "a device that is full is told, what was acknowledged is there after opening again, and where there \
+        is room the log takes more", damage::full_device;
 };
 
 /// Every rule: those of the storage suite, and those of this kit.

@@ -59,6 +59,17 @@ impl Subject {
     }
 }
 
+/// A user namespace in which this user may mount, and mounts of its own.
+const APART: [&str; 4] = ["--user", "--map-root-user", "--mount", "--"];
+
+/// Whether this system lets this user mount a device of its own.
+pub(crate) fn may_mount() -> bool {
+    let Ok(place) = tempfile::tempdir() else { return false };
+    let mut command = Command::new("unshare");
+    command.args(APART).args(["mount", "-t", "tmpfs", "-o", "size=64k", "chronik-may-mount"]).arg(place.path());
+    command.output().is_ok_and(|output| output.status.success())
+}
+
 /// An error with its causes, in one line.
 pub fn whole(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -82,6 +93,13 @@ impl Again {
     pub(crate) fn command(&self, part: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(part);
+        command
+    }
+
+    /// The same where it may mount a device that nobody else sees, and that goes with it.
+    pub(crate) fn apart(&self, part: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(APART).arg(&self.program).args(&self.arguments).arg(part);
         command
     }
 

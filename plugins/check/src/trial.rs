@@ -1,7 +1,7 @@
 //! All rules, each in a process of its own, several at a time.
 
 use crate::rules::{Needs, Rule, rules};
-use crate::subject::whole;
+use crate::subject::{may_mount, whole};
 use crate::{Again, Subject};
 use chronik_core::wal::{Survives, WalEngine};
 use chronik_plugin_host::{CAP_SET_ASIDE, PluginInfo};
@@ -79,7 +79,7 @@ impl Introduced {
         let (sets_aside, lasts) = (self.info.capabilities & CAP_SET_ASIDE != 0, self.survives != Survives::Nothing);
         match needs {
             Needs::Nothing | Needs::PowerCut => true,
-            Needs::Process => lasts,
+            Needs::Process | Needs::Device => lasts,
             Needs::Segments => self.segments,
             Needs::SetAside => sets_aside,
             Needs::SetAsideProcess => sets_aside && lasts,
@@ -134,6 +134,12 @@ fn introduced(again: &Again) -> Result<Introduced, TrialError> {
     })
 }
 
+/// Whether an engine starts where devices may be mounted. Whose file a library is may look different there.
+fn may_be_apart(again: &Again) -> bool {
+    let there = || ended(again.apart("introduce").stdin(Stdio::null())).ok().flatten();
+    may_mount() && there().is_some_and(|(status, said, _)| status.success() && Introduced::parse(&said).is_some())
+}
+
 /// Judges all rules whose name begins with one of `only` (all if that is empty). The first rule decides whether there is
 /// anything to judge: where it is broken, the others are not tried, and nothing is introduced.
 ///
@@ -160,6 +166,7 @@ pub fn all(again: &Again, only: &[String]) -> Result<Told, TrialError> {
                     let verdict = match rule.needs {
                         Needs::PowerCut => Ok(Verdict::NotChecked),
                         needs if !introduced.promises(needs) => Ok(Verdict::NotPromised),
+                        Needs::Device if !may_be_apart(again) => Ok(Verdict::NotChecked),
                         _ => judged(again, rule),
                     };
                     verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((**rule, verdict));
@@ -179,7 +186,8 @@ pub fn all(again: &Again, only: &[String]) -> Result<Told, TrialError> {
 
 /// Judges one rule in a process of its own.
 fn judged(again: &Again, rule: &Rule) -> Result<Verdict, TrialError> {
-    let mut command = again.command(&format!("rule {}", rule.name));
+    let part = format!("rule {}", rule.name);
+    let mut command = if rule.needs == Needs::Device { again.apart(&part) } else { again.command(&part) };
     let Some((status, said, words)) = ended(command.stdin(Stdio::null()))? else {
         return Ok(Verdict::Broken(format!("the process has not ended within {JUDGE_TIMEOUT:?}, and was killed")));
     };

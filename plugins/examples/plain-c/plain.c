@@ -494,6 +494,14 @@ static void writer_run(job *of) {
     }
 }
 
+/* A log closes when it has no reads any more: the close goes through the reader's jobs, behind them, to the writer's. */
+static void pass_close(job *of) {
+    ck_result result = {0};
+    if (give(&of->log->engine->writer, *of)) return;
+    say_why(&result, "no memory for closing the log", 0);
+    complete(of->context, CK_FAILED, &result);
+}
+
 /* ---- The reader's ---- */
 
 typedef struct handed {
@@ -508,7 +516,7 @@ static void handed_release(void *owner) {
     free(gone);
 }
 
-static void reader_run(job *of) {
+static void do_read(job *of) {
     plain_log *log = of->log;
     ck_result result = {0};
     int status = CK_OK, fd = -1;
@@ -580,6 +588,11 @@ static void reader_run(job *of) {
     free(wanted);
     if (out) handed_release(out);
     complete(of->context, status, &result);
+}
+
+static void reader_run(job *of) {
+    if (of->kind == JOB_CLOSE) pass_close(of);
+    else do_read(of);
 }
 
 /* ---- Calls on a log ---- */
@@ -858,7 +871,7 @@ static int32_t log_close(void *handle, uint64_t context, ck_result *result) {
     plain_log *log = handle;
     job given = {.kind = JOB_CLOSE, .log = log, .context = context, .old_fd = -1};
     pthread_mutex_lock(&log->lock);
-    int status = later(log, &log->engine->writer, given, result);
+    int status = later(log, &log->engine->reader, given, result);
     pthread_mutex_unlock(&log->lock);
     return status;
 }
@@ -1276,8 +1289,8 @@ static int32_t engine_start(const ck_start_args *args, ck_engine_info *info, ck_
 static int32_t engine_close(void *of, ck_result *result) {
     (void)result;
     engine *gone = of;
-    worker_end(&gone->writer);
     worker_end(&gone->reader);
+    worker_end(&gone->writer);
     while (gone->entries) {
         entry *one = gone->entries;
         gone->entries = one->after;

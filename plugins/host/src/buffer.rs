@@ -3,7 +3,7 @@
 use crate::reaper;
 use bytes::Bytes;
 use chronik_core::payload::Payload;
-use chronik_plugin_abi::ck_buf;
+use chronik_plugin_abi::{ck_buf, ck_slice};
 use std::ffi::c_void;
 use std::slice;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const SLICES_MAX: u64 = 1 << 20;
 /// The right, and the duty, to release what the plug-in owns. Memory that is read through it is counted while it lives.
 struct Owned {
     owner: *mut c_void,
-    release: Option<unsafe extern "C" fn(*mut c_void)>,
+    release: Option<reaper::Release>,
     retained_bytes: u64,
     counted_in: Arc<AtomicU64>,
 }
@@ -29,23 +29,22 @@ impl Drop for Owned {
     fn drop(&mut self) {
         self.counted_in.fetch_sub(self.retained_bytes, Ordering::Relaxed);
         let Some(release) = self.release else { return };
-        let owner = self.owner as usize;
         // SAFETY: the plug-in gave both together, to be called once, from any thread; this is the only place, and runs once.
-        reaper::hand_back(move || unsafe { release(owner as *mut c_void) });
+        unsafe { reaper::hand_back(release, self.owner) };
     }
 }
 
-/// One slice of an owned buffer.
-struct Part {
+/// One slice of an owned buffer. Most buffers have only one.
+struct Part<Held> {
     at: *const u8,
     len: usize,
-    _owned: Arc<Owned>,
+    _owned: Held,
 }
 
 // SAFETY: as for `Owned`, which keeps the bytes alive.
-unsafe impl Send for Part {}
+unsafe impl<Held: Send> Send for Part<Held> {}
 
-impl AsRef<[u8]> for Part {
+impl<Held> AsRef<[u8]> for Part<Held> {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: not null and not empty (checked below); the plug-in vouches that so many bytes are there, unchanged,
         // until the release, which this part's `Owned` holds back.
@@ -59,12 +58,12 @@ impl AsRef<[u8]> for Part {
 /// The slices are there, as the contract says of a buffer in a result.
 pub(crate) unsafe fn payload(buf: &ck_buf, counted_in: &Arc<AtomicU64>) -> Result<Payload, String> {
     counted_in.fetch_add(buf.retained_bytes, Ordering::Relaxed);
-    let owned = Arc::new(Owned {
+    let owned = Owned {
         owner: buf.owner,
         release: buf.release,
         retained_bytes: buf.retained_bytes,
         counted_in: counted_in.clone(),
-    });
+    };
     if buf.slices_len == 0 {
         return Ok(Payload::new());
     }
@@ -73,13 +72,18 @@ pub(crate) unsafe fn payload(buf: &ck_buf, counted_in: &Arc<AtomicU64>) -> Resul
     }
     // SAFETY: not null, and the caller vouches for the array.
     let slices = unsafe { slice::from_raw_parts(buf.slices, buf.slices_len as usize) };
-    let mut payload = Payload::new();
-    for slice in slices.iter().filter(|slice| slice.len > 0) {
-        if slice.at.is_null() || slice.len > isize::MAX as u64 {
-            return Err(format!("gives a slice of {} bytes at {:p}", slice.len, slice.at));
-        }
-        let part = Part { at: slice.at, len: slice.len as usize, _owned: owned.clone() };
-        payload.push(Bytes::from_owner(part));
+    if let Some(wrong) =
+        slices.iter().find(|slice| slice.len > 0 && (slice.at.is_null() || slice.len > isize::MAX as u64))
+    {
+        return Err(format!("gives a slice of {} bytes at {:p}", wrong.len, wrong.at));
     }
-    Ok(payload)
+    if let [only] = slices
+        && only.len > 0
+    {
+        let part = Part { at: only.at, len: only.len as usize, _owned: owned };
+        return Ok(Bytes::from_owner(part).into());
+    }
+    let owned = Arc::new(owned);
+    let part = |slice: &ck_slice| Part { at: slice.at, len: slice.len as usize, _owned: owned.clone() };
+    Ok(slices.iter().filter(|slice| slice.len > 0).map(|slice| Bytes::from_owner(part(slice))).collect())
 }

@@ -5,7 +5,7 @@ use crate::reaper;
 use crate::slots::{self, Named};
 use chronik_plugin_abi as abi;
 use chronik_plugin_abi::{EMPTY_RESULT, ck_host, ck_result};
-use std::mem::{offset_of, size_of};
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::panic::catch_unwind;
 use std::slice;
 
@@ -27,9 +27,12 @@ pub(crate) static HOST: ck_host = HOST_TABLE;
 /// A plug-in's lines are cut to what a line may reasonably have.
 const LINE_BYTES_MAX: u64 = 4096;
 
+/// The result in place, or where it is one of another version, what it has of this one's, in `known`.
+///
 /// # Safety
-/// `result` is null or points at a result that begins with its size.
-pub(crate) unsafe fn result_of(result: *const ck_result) -> Option<ck_result> {
+/// `result` is null or points at a result that begins with its size, and stays as it is for as long as
+/// the answer is used.
+pub(crate) unsafe fn result_of(result: *const ck_result, known: &mut MaybeUninit<ck_result>) -> Option<&ck_result> {
     if result.is_null() {
         return None;
     }
@@ -39,11 +42,15 @@ pub(crate) unsafe fn result_of(result: *const ck_result) -> Option<ck_result> {
     if given < offset_of!(ck_result, text) {
         return None;
     }
-    let mut known = EMPTY_RESULT;
-    // SAFETY: so many bytes are in both; any bits are a valid result, functions being nullable.
+    if given >= size_of::<ck_result>() && result.is_aligned() {
+        // SAFETY: it says that it has so many bytes; any bits are a valid result, functions being nullable.
+        return Some(unsafe { &*result });
+    }
+    let known = known.write(EMPTY_RESULT);
+    // SAFETY: so many bytes are in both; any bits are a valid result, as above.
     unsafe {
         let bytes = given.min(size_of::<ck_result>());
-        std::ptr::copy_nonoverlapping(result.cast::<u8>(), (&raw mut known).cast::<u8>(), bytes);
+        std::ptr::copy_nonoverlapping(result.cast::<u8>(), std::ptr::from_mut(known).cast::<u8>(), bytes);
     }
     Some(known)
 }
@@ -52,12 +59,13 @@ unsafe extern "C" fn complete(context: u64, result: *const ck_result) {
     // A panic of ours must not cross into the plug-in; the call then stays unanswered, and its deadline ends it.
     let _panicked = catch_unwind(|| {
         reaper::in_callback(|| {
-            // SAFETY: the plug-in calls this with a result, as the contract says.
-            let result = unsafe { result_of(result) };
-            match slots::take(context) {
-                Named::Call(op) => Op::completed(op, result.as_ref()),
+            let mut known = MaybeUninit::uninit();
+            // SAFETY: the plug-in calls this with a result that lasts until it returns, as the contract says.
+            let result = unsafe { result_of(result, &mut known) };
+            match slots::take_completed(context) {
+                Named::Call(op) => Op::completed(op, result),
                 Named::GivenUp(op) => op.log.complain("completes a call after its time"),
-                Named::Stray(log) => match log.upgrade() {
+                Named::Stray(stray) => match stray.log() {
                     Some(log) => drop(log.fail_for("completed a call twice")),
                     None => tracing::error!(context, "a plug-in completes a call that is not pending"),
                 },

@@ -3,9 +3,10 @@
 //! One descriptor is opened, examined, hashed and loaded, so that what was checked is what runs, whatever happens to the
 //! path meanwhile. It stays open for good: the loader knows a library by its name, and that name is the descriptor's.
 
-use chronik_plugin_abi::ENTRY_SYMBOL;
+use chronik_plugin_abi::{ENTRY_SYMBOL, ck_entry};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use ring::digest::{SHA256, digest};
+use std::ffi::c_void;
 use std::fmt::Write;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -54,12 +55,12 @@ pub enum NotLoaded {
 /// Of this machine, in an ELF header.
 const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 
-/// The address of a loaded library's entry, and what identifies the file it came from.
+/// A loaded library's entry, and what identifies the file it came from.
 struct Loaded {
     device: u64,
     inode: u64,
     changed: (i64, i64),
-    entry: usize,
+    entry: ck_entry,
     // Never closed, never unloaded: see the module's head.
     _descriptor: File,
     _library: Library,
@@ -76,8 +77,8 @@ struct Verified<'a> {
     place: PathBuf,
 }
 
-/// Checks the file and loads it. Gives its entry's address; loading the same file again gives the same.
-pub(crate) fn load(path: &Path, pinned: Option<[u8; 32]>) -> Result<usize, NotLoaded> {
+/// Checks the file and loads it. Gives its entry; loading the same file again gives the same.
+pub(crate) fn load(path: &Path, pinned: Option<[u8; 32]>) -> Result<ck_entry, NotLoaded> {
     Verified::of(path, pinned)?.load()
 }
 
@@ -123,7 +124,7 @@ impl<'a> Verified<'a> {
         Ok(Self { path, file, is, place })
     }
 
-    fn load(self) -> Result<usize, NotLoaded> {
+    fn load(self) -> Result<ck_entry, NotLoaded> {
         let Self { path, file, is, place } = self;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let (device, inode, changed) = (is.dev(), is.ino(), (is.ctime(), is.ctime_nsec()));
@@ -140,13 +141,15 @@ impl<'a> Verified<'a> {
         let library = unsafe { Library::open(Some(&name), RTLD_NOW | RTLD_LOCAL) }.map_err(loader)?;
         // SAFETY: only the address is taken, nothing is called through this type.
         let symbol = unsafe { library.get::<*const ()>(ENTRY_SYMBOL.as_bytes()) };
-        let entry = symbol.map(|symbol| symbol.into_raw() as usize).unwrap_or(0);
-        if entry == 0 {
+        let entry = symbol.map_or(std::ptr::null_mut(), |symbol| symbol.into_raw());
+        if entry.is_null() {
             // Kept all the same: what its initialisers have begun may still run.
             std::mem::forget(library);
             std::mem::forget(file);
             return Err(NotLoaded::NoSymbol { path: path.to_owned() });
         }
+        // SAFETY: not null; the symbol's type is the contract, and that the library follows it is what its author vouches for.
+        let entry = unsafe { std::mem::transmute::<*mut c_void, ck_entry>(entry) };
         loaded.push(Loaded { device, inode, changed, entry, _descriptor: file, _library: library });
         Ok(entry)
     }
@@ -228,9 +231,9 @@ mod tests {
     }
 
     /// What an entry returns.
-    fn says(entry: usize) -> i64 {
+    fn says(entry: ck_entry) -> i64 {
         // SAFETY: the entries of this module's libraries are such functions, and stay loaded.
-        let entry = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i64>(entry) };
+        let entry = unsafe { std::mem::transmute::<ck_entry, extern "C" fn() -> i64>(entry) };
         entry()
     }
 
@@ -275,7 +278,7 @@ mod tests {
         let name = fs::canonicalize(&library).expect("it is there").display().to_string();
         assert!(!is_mapped(&name));
         let entry = load(&library, None).expect("loaded");
-        assert_eq!(load(&library, None).ok(), Some(entry));
+        assert_eq!(load(&library, None).ok().map(|again| again as usize), Some(entry as usize));
         assert!(is_mapped(&name) && says(entry) == 41);
     }
 }

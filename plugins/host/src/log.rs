@@ -17,7 +17,7 @@ use crate::judge;
 use crate::plugin::Functions;
 use crate::reaper;
 use crate::slots::{self, Named};
-use chronik_core::ids::LogId;
+use chronik_core::ids::{LogId, Offset};
 use chronik_core::payload::Payload;
 use chronik_core::wal::{Cause, LogState, WalError};
 use chronik_plugin_abi as abi;
@@ -123,8 +123,20 @@ impl Log {
         log
     }
 
+    /// The number by which the plug-in names it.
+    pub fn context(&self) -> u64 {
+        self.context
+    }
+
     pub fn highest(&self) -> i64 {
         self.highest.load(Ordering::Acquire)
+    }
+
+    /// Something up to there is about to be ordered. Whatever moves it is called one after the other.
+    fn may_reach(&self, end: Offset) {
+        if self.highest() < end.0 {
+            self.highest.store(end.0, Ordering::Release);
+        }
     }
 
     pub fn terms(&self) -> &Terms {
@@ -207,7 +219,10 @@ impl Log {
             // Before it is owed, or it would be overdue from the first moment on. Nobody else makes it owed meanwhile.
             self.busy_since.store(reaper::tick(), Ordering::Release);
         }
-        let owed = self.ready_owed.fetch_add(i64::from(busy), Ordering::AcqRel) + i64::from(busy);
+        let owed = match busy {
+            true => self.ready_owed.fetch_add(1, Ordering::AcqRel) + 1,
+            false => self.ready_owed.load(Ordering::Acquire),
+        };
         self.appending.store(false, Ordering::Release);
         owed >= 0
     }
@@ -241,7 +256,7 @@ impl Log {
         let status = unsafe { (self.functions().log_close)(self.handle, context, &raw mut result) };
         if status != abi::PENDING {
             result.status = status;
-            match slots::take(context) {
+            match slots::take_answered(context) {
                 Named::Call(op) => op.completed(Some(&result)),
                 Named::GivenUp(op) => op.log.set_closing(Closing::Closed),
                 Named::Stray(_) => drop(self.fail_for("completed a call that it also answered at once")),
@@ -288,9 +303,8 @@ impl Drop for Log {
         let closed = self.closed();
         // One that is not closed may still be in use over there: it is never released.
         if closed {
-            let (release, handle) = (self.functions().log_release, self.handle as usize);
             // SAFETY: closed, and nobody here can name it any more; this runs once.
-            reaper::hand_back(move || unsafe { release(handle as *mut c_void) });
+            unsafe { reaper::hand_back(self.functions().log_release, self.handle) };
         }
     }
 }

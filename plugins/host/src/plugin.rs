@@ -116,11 +116,9 @@ impl Plugin {
     /// Calls the entry and checks what it returns.
     ///
     /// # Safety
-    /// `entry` is the address of a function that [`abi::ENTRY_SYMBOL`] names in a library that stays loaded.
-    pub unsafe fn enter(entry: usize, host: HostMinor) -> Result<Self, NotUsable> {
-        // SAFETY: the symbol's type is the contract; that the library follows it is what its author vouches for.
-        let entry = unsafe { std::mem::transmute::<usize, ck_entry>(entry) };
-        // SAFETY: as above; the host's table is static.
+    /// `entry` is what [`abi::ENTRY_SYMBOL`] names in a library that stays loaded, and keeps the contract as far as memory goes.
+    pub unsafe fn enter(entry: ck_entry, host: HostMinor) -> Result<Self, NotUsable> {
+        // SAFETY: by the caller; the host's table is static.
         let table = unsafe { entry(host.host()) };
         if table.is_null() {
             return Err(NotUsable::Declined);

@@ -5,6 +5,7 @@
 
 use crate::slots;
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -18,7 +19,24 @@ thread_local! {
     static IN_CALLBACK: Cell<u32> = const { Cell::new(0) };
 }
 
-type Task = Box<dyn FnOnce() + Send>;
+/// What takes back what a plug-in has handed out.
+pub(crate) type Release = unsafe extern "C" fn(*mut c_void);
+
+/// What is to be handed back.
+struct Task {
+    release: Release,
+    token: *mut c_void,
+}
+
+// SAFETY: the token is one that only `release` interprets, and the contract lets that be called from any thread.
+unsafe impl Send for Task {}
+
+impl Task {
+    fn hand_back(self) {
+        // SAFETY: whoever made it vouches for both, and it is used up here.
+        unsafe { (self.release)(self.token) }
+    }
+}
 
 static REAPER: LazyLock<Mutex<Sender<Task>>> = LazyLock::new(|| {
     let (tasks, wait) = channel::<Task>();
@@ -26,7 +44,7 @@ static REAPER: LazyLock<Mutex<Sender<Task>>> = LazyLock::new(|| {
         let mut look = Instant::now() + LOOK_EVERY;
         loop {
             match wait.recv_timeout(look.saturating_duration_since(Instant::now())) {
-                Ok(task) => task(),
+                Ok(task) => task.hand_back(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -73,10 +91,14 @@ pub(crate) fn in_callback<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Calls into a plug-in to hand something back: here, or if a callback is running here, elsewhere.
-pub(crate) fn hand_back(task: impl FnOnce() + Send + 'static) {
+///
+/// # Safety
+/// A plug-in has given both together, to be called from any thread, and this is the only time.
+pub(crate) unsafe fn hand_back(release: Release, token: *mut c_void) {
+    let task = Task { release, token };
     if IN_CALLBACK.with(Cell::get) == 0 {
-        return task();
+        return task.hand_back();
     }
     let tasks = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
-    let _gone_only_with_the_process = tasks.send(Box::new(task));
+    let _gone_only_with_the_process = tasks.send(task);
 }

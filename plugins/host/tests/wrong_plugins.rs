@@ -260,6 +260,7 @@ fn is_out(wal: &dyn Wal, sentence: &str) {
 fn a_log_whose_plugin_appends_wrongly_is_out_of_service() {
     for (fault, sentence, acknowledged) in [
         ("appends twice", "completed a call twice", Some(true)),
+        ("keeps and appends twice", "completed a call twice", Some(true)),
         ("appends never", "has not completed `append` within 300ms", Some(false)),
         ("answers both ways", "completed a call that it also answered at once", Some(true)),
         ("writes less", "completed an append up to 1 with the written end 0", Some(false)),

@@ -1,6 +1,7 @@
 //! The functions of the table: each turns its arguments into those of the Rust traits, and catches panics.
 
 use crate::busy::Appends;
+use crate::closing::Calls;
 use crate::fill::{self, Fill};
 use crate::signals::blocked;
 use crate::table::host;
@@ -44,19 +45,26 @@ struct Log {
 }
 
 /// Completions go to the host by their number.
-struct Answers;
+fn complete(context: u64, outcome: impl Fill) {
+    let mut result = EMPTY_RESULT;
+    result.status = outcome.fill(&mut result);
+    if let Some(host) = host() {
+        // SAFETY: the host's function, for a context that it gave and that is completed here only.
+        unsafe { (host.complete)(context, &raw const result) };
+    }
+}
+
+/// Those of a log's calls, but for appends and the close.
+#[derive(Default)]
+struct Answers(Calls);
 
 impl<T: Send> Inbox<Result<T, WalError>> for Answers
 where
     Result<T, WalError>: Fill,
 {
     fn deliver(&self, context: u64, outcome: Result<T, WalError>) {
-        let mut result = EMPTY_RESULT;
-        result.status = outcome.fill(&mut result);
-        if let Some(host) = host() {
-            // SAFETY: the host's function, for a context that it gave and that is completed here only.
-            unsafe { (host.complete)(context, &raw const result) };
-        }
+        complete(context, outcome);
+        self.0.end(closed);
     }
 }
 
@@ -65,9 +73,25 @@ struct AppendAnswers(Arc<Appends>);
 
 impl Inbox<Result<Appended, WalError>> for AppendAnswers {
     fn deliver(&self, context: u64, outcome: Result<Appended, WalError>) {
-        Answers.deliver(context, outcome);
+        complete(context, outcome);
         self.0.end();
     }
+}
+
+/// The close's, which comes last.
+struct CloseAnswer(Arc<Answers>);
+
+impl Inbox<Result<(), WalError>> for CloseAnswer {
+    fn deliver(&self, context: u64, outcome: Result<(), WalError>) {
+        let CloseAnswer(answers) = self;
+        answers.0.close(context, outcome);
+        answers.0.end(closed);
+    }
+}
+
+/// Every call of a log has ended, the close among them.
+fn closed((context, outcome): (u64, Result<(), WalError>)) {
+    complete(context, outcome);
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> &str {
@@ -80,18 +104,21 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
 
 /// Does a call's work; a panic becomes its status.
 fn guard(result: *mut ck_result, work: impl FnOnce(&mut ck_result) -> i32) -> i32 {
-    // Filled in beside it: what is half done when a panic comes must not be seen.
-    let mut filled = EMPTY_RESULT;
-    let status = catch_unwind(AssertUnwindSafe(|| work(&mut filled))).unwrap_or_else(|panic| {
-        filled = EMPTY_RESULT;
-        fill::text(&mut filled, panic_text(&*panic));
+    let mut nobodys;
+    let result = if result.is_null() {
+        nobodys = EMPTY_RESULT;
+        &mut nobodys
+    } else {
+        // SAFETY: the host's result, of at least this size in this major version, filled in and alive until the call
+        // returns; nobody else has it until then.
+        unsafe { &mut *result }
+    };
+    catch_unwind(AssertUnwindSafe(|| work(result))).unwrap_or_else(|panic| {
+        // What was half done when the panic came must not be seen.
+        *result = EMPTY_RESULT;
+        fill::text(result, panic_text(&*panic));
         abi::PANIC
-    });
-    if status != abi::PENDING && !result.is_null() {
-        // SAFETY: the host's result, of at least this size in this major version, alive until the call returns.
-        unsafe { result.write(filled) };
-    }
-    status
+    })
 }
 
 /// Awaits in place: the host gives lifecycle calls a thread of their own.
@@ -248,7 +275,7 @@ pub(crate) unsafe extern "C" fn log_open(
             Err(error) => return error.fill(result),
         };
         let appended = Arc::new(AppendAnswers(appends.clone()));
-        let log = Log { wal, inbox: Arc::new(Answers), appended, context: args.log_context };
+        let log = Log { wal, inbox: Arc::default(), appended, context: args.log_context };
         let log = Box::into_raw(Box::new(log)).cast();
         let opened = ck_log_info {
             struct_size: size_of::<ck_log_info>() as u32,
@@ -297,22 +324,21 @@ pub(crate) unsafe extern "C" fn log_state(handle: *mut c_void, into: *mut ck_sta
     unsafe { into.write(state.unwrap_or_else(|_| nonsense())) };
 }
 
-/// Bytes of an append, kept by the host for as long as the engine has any of them.
-struct Kept(u64);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some(host) = host() {
-            // SAFETY: the host's function, once per number that it gave.
-            unsafe { (host.release)(self.0) };
-        }
-    }
-}
-
+/// Bytes of an append, kept by the host for as long as the engine has any of them. Each slice keeps for itself: that costs the
+/// host a count, and here no allocation that all of them share.
 struct KeptSlice {
     at: *const u8,
     len: usize,
-    _kept: Arc<Kept>,
+    number: u64,
+}
+
+impl Drop for KeptSlice {
+    fn drop(&mut self) {
+        if let Some(host) = host() {
+            // SAFETY: the host's function, once for each time that it has kept.
+            unsafe { (host.release)(self.number) };
+        }
+    }
 }
 
 // SAFETY: the bytes are read only, and the host keeps them until the number is released.
@@ -320,7 +346,7 @@ unsafe impl Send for KeptSlice {}
 
 impl AsRef<[u8]> for KeptSlice {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: not empty; the host keeps the bytes until `_kept` is dropped.
+        // SAFETY: not empty; the host keeps the bytes until this is dropped.
         unsafe { slice::from_raw_parts(self.at, self.len) }
     }
 }
@@ -335,16 +361,16 @@ unsafe fn run_bytes(args: &ck_append_args, context: u64) -> Payload {
     }
     // SAFETY: the host's array, there until the append completes.
     let slices = unsafe { slice::from_raw_parts(args.slices, args.slices_len as usize) };
-    // SAFETY: the host's function, for the append that has just been made.
-    let number = host().map_or(0, |host| unsafe { (host.keep)(context) });
-    if number == 0 {
-        // SAFETY: the host's slices, there until the append completes.
-        return slices.iter().map(|part| Bytes::copy_from_slice(unsafe { bytes(part) })).collect();
-    }
-    let kept = Arc::new(Kept(number));
-    let part =
-        |part: &ck_slice| Bytes::from_owner(KeptSlice { at: part.at, len: part.len as usize, _kept: kept.clone() });
-    slices.iter().filter(|slice| slice.len > 0).map(part).collect()
+    let kept = |part: &ck_slice| {
+        // SAFETY: the host's function, for the append that has just been made.
+        let number = host().map_or(0, |host| unsafe { (host.keep)(context) });
+        if number == 0 {
+            // SAFETY: the host's slices, there until the append completes.
+            return Bytes::copy_from_slice(unsafe { bytes(part) });
+        }
+        Bytes::from_owner(KeptSlice { at: part.at, len: part.len as usize, number })
+    };
+    slices.iter().filter(|slice| slice.len > 0).map(kept).collect()
 }
 
 pub(crate) unsafe extern "C" fn append(
@@ -409,9 +435,13 @@ where
     guard(result, |result| {
         // SAFETY: every caller passes the host's log, not released.
         let log = unsafe { log(handle) };
+        let begun = log.inbox.0.begin(closed);
         match start(&*log.wal, Done::new(log.inbox.clone(), context)) {
             Started::Now(outcome) => outcome.fill(result),
-            Started::Later => abi::PENDING,
+            Started::Later => {
+                begun.ends_later();
+                abi::PENDING
+            }
         }
     })
 }
@@ -523,8 +553,19 @@ pub(crate) unsafe extern "C" fn set_segment_bytes(handle: *mut c_void, segment_b
         catch_unwind(|| unsafe { log(handle) }.wal.segmented().map(|log| log.set_segment_bytes(segment_bytes)));
 }
 
-pub(crate) unsafe extern "C" fn log_close(log: *mut c_void, context: u64, result: *mut ck_result) -> i32 {
-    started(log, context, result, |wal, done| wal.close(done))
+pub(crate) unsafe extern "C" fn log_close(handle: *mut c_void, context: u64, result: *mut ck_result) -> i32 {
+    guard(result, |_| {
+        // SAFETY: the host's log, not released.
+        let log = unsafe { log(handle) };
+        let answer = Arc::new(CloseAnswer(log.inbox.clone()));
+        let begun = log.inbox.0.begin(closed);
+        let started = log.wal.close(Done::new(answer.clone(), context));
+        begun.ends_later();
+        if let Started::Now(outcome) = started {
+            answer.deliver(context, outcome);
+        }
+        abi::PENDING
+    })
 }
 
 pub(crate) unsafe extern "C" fn log_release(handle: *mut c_void) {

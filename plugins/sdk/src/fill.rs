@@ -5,6 +5,7 @@ use chronik_core::payload::Payload;
 use chronik_core::wal::{Appended, Chunk, EngineError, LogState, Refused, SegmentInfo, WalError};
 use chronik_plugin_abi as abi;
 use chronik_plugin_abi::{TEXT_BYTES, ck_buf, ck_log_id, ck_result, ck_segment, ck_slice, ck_state};
+use smallvec::SmallVec;
 use std::error::Error;
 use std::ffi::c_void;
 
@@ -32,16 +33,24 @@ fn whole(error: &dyn Error) -> String {
 
 /// Bytes that the host holds until it releases them.
 struct Handed {
-    slices: Vec<ck_slice>,
-    _payload: Payload,
+    /// As many as one batch usually has.
+    slices: SmallVec<[ck_slice; 2]>,
+    payload: Payload,
 }
 
 fn hand_out(payload: Payload) -> ck_buf {
-    let slices = payload.parts().iter().map(|part| ck_slice { at: part.as_ptr(), len: part.len() as u64 }).collect();
-    let retained_bytes = payload.len() as u64;
-    let handed = Box::new(Handed { slices, _payload: payload });
-    let (at, len) = (handed.slices.as_ptr(), handed.slices.len() as u64);
-    ck_buf { slices: at, slices_len: len, retained_bytes, owner: Box::into_raw(handed).cast(), release: Some(release) }
+    let slices: SmallVec<_> =
+        payload.parts().iter().map(|part| ck_slice { at: part.as_ptr(), len: part.len() as u64 }).collect();
+    let owner = Box::into_raw(Box::new(Handed { slices, payload }));
+    // SAFETY: just made; from here on nobody moves it or changes what it holds until it is released.
+    let handed = unsafe { &*owner };
+    ck_buf {
+        slices: handed.slices.as_ptr(),
+        slices_len: handed.slices.len() as u64,
+        retained_bytes: handed.payload.len() as u64,
+        owner: owner.cast(),
+        release: Some(release),
+    }
 }
 
 unsafe extern "C" fn release(owner: *mut c_void) {

@@ -15,6 +15,7 @@
 
 mod busy;
 mod calls;
+mod closing;
 mod fill;
 mod signals;
 mod table;

@@ -20,6 +20,10 @@ pub(crate) fn blocked<T>(work: impl FnOnce() -> T) -> T {
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
         }
     }
+    // Miri, which has no signals, judges everything else.
+    if cfg!(miri) {
+        return work();
+    }
     // SAFETY: a signal set is plain bits; both are filled in before they are used.
     let _restore = unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();

@@ -24,6 +24,7 @@ enum Heard {
 static HEARD: Mutex<Vec<Heard>> = Mutex::new(Vec::new());
 /// One engine's appends that wait: all logs share the bound of one.
 static WAITING: Mutex<VecDeque<Done<Result<Appended, WalError>>>> = Mutex::new(VecDeque::new());
+static READING: Mutex<VecDeque<Done<Result<Chunk, WalError>>>> = Mutex::new(VecDeque::new());
 /// What is heard and what waits are the process's: stories take turns.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -122,8 +123,9 @@ impl Wal for NarrowLog {
     fn sync(&self, _: Offset, _: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>> {
         panic!("index out of bounds")
     }
-    fn read(&self, _: ReadRange, _: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>> {
-        Started::Now(Err(WalError::Closed))
+    fn read(&self, _: ReadRange, done: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>> {
+        READING.lock().expect("nobody panics with it").push_back(done);
+        Started::Later
     }
     fn truncate_suffix(&self, _: Offset, _: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
         Started::Now(Ok(()))
@@ -229,6 +231,27 @@ impl Played {
     }
 }
 
+impl Played {
+    fn read(&self, log: *mut c_void, context: u64) -> i32 {
+        let args = abi::ck_read_args {
+            struct_size: size_of::<abi::ck_read_args>() as u32,
+            min_one: 1,
+            from: 0,
+            upto: 1,
+            max_bytes: 1,
+        };
+        let read = self.table.read.expect("there");
+        // SAFETY: as the host calls it.
+        unsafe { read(log, &raw const args, context, &mut EMPTY_RESULT.clone()) }
+    }
+
+    fn close(&self, log: *mut c_void, context: u64) -> i32 {
+        let close = self.table.log_close.expect("there");
+        // SAFETY: as the host calls it.
+        unsafe { close(log, context, &mut EMPTY_RESULT.clone()) }
+    }
+}
+
 fn complete_one() {
     let done = WAITING.lock().unwrap_or_else(PoisonError::into_inner).pop_front().expect("one waits");
     done.complete(Ok(Appended { written_end: Offset(1) }));
@@ -269,4 +292,23 @@ fn a_panic_is_told_as_one_and_holds_nobody_up() {
     assert_eq!(played.append(log, 1, 4).0, abi::BUSY);
     complete_one();
     assert_eq!(heard(), [Heard::Completed(1, abi::OK), Heard::Ready(73)]);
+}
+
+#[test]
+fn a_log_is_closed_when_every_call_before_has_ended() {
+    let played = Played::start();
+    let log = played.open(74);
+    assert_eq!((played.read(log, 1), played.read(log, 2)), (abi::PENDING, abi::PENDING));
+    assert_eq!(played.close(log, 3), abi::PENDING);
+    let answer_one = || {
+        let done = READING.lock().expect("nobody panics with it").pop_front().expect("one waits");
+        done.complete(Err(WalError::Closed));
+    };
+    answer_one();
+    assert_eq!(heard(), [Heard::Completed(1, abi::CLOSED)], "the engine has closed it, but a read is on its way");
+    answer_one();
+    assert_eq!(heard(), [Heard::Completed(2, abi::CLOSED), Heard::Completed(3, abi::OK)]);
+    let log = played.open(75);
+    assert_eq!(played.close(log, 4), abi::PENDING);
+    assert_eq!(heard(), [Heard::Completed(4, abi::OK)], "nothing is on its way");
 }

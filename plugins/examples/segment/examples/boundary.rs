@@ -2,11 +2,13 @@
 //!
 //! ```sh
 //! cargo run --release -p chronik-plugin-segment --example boundary
+//! cargo run --release -p chronik-plugin-segment --example boundary 'append 64'    # only calls with that in their name
 //! ```
 //!
-//! The two take turns in short windows, and of each kind of call the medians are compared: of the calling thread's processor
-//! time, which other work on the machine disturbs least, and by the clock. A tail that is kept in memory answers the reads, so
-//! that what is measured is the call.
+//! They take turns in short windows, and of each kind of call what is compared is the calling thread's processor time, which
+//! other work on the machine disturbs least. The engine compiled in has two turns in each round, over logs of its own: how far
+//! it differs from itself says how much the rest means. A tail that is kept in memory answers the reads, so that what is
+//! measured is the call.
 
 use chronik_conformance::wal::{Log, id, run_of};
 use chronik_core::ids::Offset;
@@ -15,13 +17,14 @@ use chronik_plugin_host::{PluginEngine, PluginOptions};
 use chronik_storage_segment::{SegmentEngine, SegmentOptions};
 use futures::executor::block_on;
 use rustix::time::{ClockId, clock_gettime};
+use std::cell::Cell;
 use std::env;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// One engine's turn at one kind of call.
-const WINDOW: Duration = Duration::from_millis(60);
-const ROUNDS: usize = 40;
+const WINDOW: Duration = Duration::from_millis(15);
+const ROUNDS: usize = 180;
 /// A log is emptied when it holds so much.
 const LOG_BYTES_MAX: u64 = 128 << 20;
 
@@ -30,41 +33,51 @@ type Call<'a> = dyn Fn(&Side) + 'a;
 struct Side {
     _engine: Box<dyn WalEngine>,
     log: Log,
+    /// Known here, so that an append is measured without asking where it goes.
+    end: Cell<i64>,
+    bytes: Cell<u64>,
 }
 
 impl Side {
     fn over(engine: impl WalEngine + 'static) -> Self {
         let options = OpenOptions { mode: OpenMode::CreateNew, segment_bytes: 64 << 20 };
         let wal = block_on(engine.open(id(1), options)).expect("it opens");
-        Self { log: Log { wal }, _engine: Box::new(engine) }
+        Self { log: Log { wal }, _engine: Box::new(engine), end: Cell::new(0), bytes: Cell::new(0) }
     }
 
     fn append(&self, run: &Run) {
-        let state = self.log.state();
-        if state.bytes > LOG_BYTES_MAX {
-            block_on(self.log.reset(0)).expect("it empties");
-        }
-        let end = self.log.state().end;
+        let end = Offset(self.end.get());
         let ordered = self.log.order(Run { base: end, next_offset: end + 1, ..run.clone() }).expect("it takes it");
         self.log.wal.write_queued();
         block_on(ordered).expect("it is written");
+        self.end.set(end.0 + 1);
+        self.bytes.set(self.bytes.get() + run.bytes.len() as u64);
+    }
+
+    fn empty(&self) {
+        block_on(self.log.reset(0)).expect("it empties");
+        self.end.set(0);
+        self.bytes.set(0);
     }
 
     fn read(&self, bytes: usize) {
-        let end = self.log.state().end;
+        let end = Offset(self.end.get());
         let range = ReadRange { from: Offset(end.0 - 1), upto: end, max_bytes: bytes, min_one: true };
         black_box(block_on(self.log.try_read(range)).expect("it reads"));
     }
 
-    /// Nanoseconds per call, by the clock and of this thread's processor time.
-    fn window(&self, call: &Call<'_>) -> (f64, f64) {
+    /// Nanoseconds of this thread's processor time per call.
+    fn window(&self, call: &Call<'_>) -> f64 {
+        if self.bytes.get() > LOG_BYTES_MAX {
+            self.empty();
+            self.append(&run_of(0, 1, 0, 0, 64 << 10));
+        }
         let (began, busy_before, mut calls) = (Instant::now(), busy(), 0u32);
         while began.elapsed() < WINDOW {
             call(self);
             calls += 1;
         }
-        let per_call = |time: Duration| time.as_nanos() as f64 / f64::from(calls);
-        (per_call(began.elapsed()), per_call(busy() - busy_before))
+        (busy() - busy_before).as_nanos() as f64 / f64::from(calls)
     }
 }
 
@@ -74,23 +87,36 @@ fn busy() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn median(mut of: Vec<f64>) -> f64 {
+/// The median, and between which values it lies with 95 % (order statistics, by the normal approximation).
+fn median(mut of: Vec<f64>) -> (f64, f64, f64) {
     of.sort_unstable_by(f64::total_cmp);
-    of[of.len() / 2]
+    let (half, far) = (of.len() as f64 / 2.0, 0.98 * (of.len() as f64).sqrt());
+    let at = |place: f64| of[(place.max(0.0) as usize).min(of.len() - 1)];
+    (at(half), at(half - far), at(half + far))
+}
+
+/// How one side's windows compare to the other's of the same rounds.
+fn compared(one: &[f64], other: &[f64]) -> String {
+    let (adds, ..) = median(one.iter().zip(other).map(|(one, other)| one - other).collect());
+    let (ratio, low, high) = median(one.iter().zip(other).map(|(one, other)| one / other).collect());
+    format!("{adds:>6.0} ns  {ratio:.3} ({low:.3} to {high:.3})")
 }
 
 fn main() {
     let place = tempfile::tempdir().expect("a directory");
     let program = env::current_exe().expect("a program has a file");
+    // Cargo builds it for the example, and leaves it there.
     let library = program
         .ancestors()
         .nth(2)
         .expect("in target")
+        .join("deps")
         .join(format!("libchronik_plugin_segment{}", env::consts::DLL_SUFFIX));
     assert!(library.exists(), "{} is built", library.display());
-    let built_in = SegmentEngine::start(place.path().join("built-in"), SegmentOptions::default()).expect("it starts");
-    let plugin = PluginEngine::start(PluginOptions::new(library, place.path().join("plug-in"))).expect("it starts");
-    let (built_in, plugin) = (Side::over(built_in), Side::over(plugin));
+    let at = |name: &str| place.path().join(name);
+    let built_in = |name: &str| SegmentEngine::start(at(name), SegmentOptions::default()).expect("it starts");
+    let plugin = PluginEngine::start(PluginOptions::new(library, at("plug-in"))).expect("it starts");
+    let sides = [Side::over(built_in("built-in")), Side::over(built_in("again")), Side::over(plugin)];
     let (large, small) = (run_of(0, 1, 0, 0, 64 << 10), run_of(0, 1, 0, 0, 200));
     let calls: [(&str, &Call<'_>); 5] = [
         ("append 64 KiB, written", &|side| side.append(&large)),
@@ -99,29 +125,22 @@ fn main() {
         ("read 200 B of the tail", &|side| side.read(200)),
         ("state", &|side| _ = black_box(side.log.state())),
     ];
-    println!(
-        "{:<26} {:>12} {:>12} {:>10}   {:>8} {:>12}",
-        "", "compiled in", "plug-in", "adds", "ratio", "by the clock"
-    );
-    for (name, call) in calls {
-        let (mut direct, mut through) = (Vec::new(), Vec::new());
+    println!("{:<24} {:>11}   {:<38} {:<38}", "", "compiled in", "the same again adds", "as a plug-in adds");
+    sides.iter().for_each(|side| side.append(&large));
+    let wanted = env::args().nth(1).unwrap_or_default();
+    for (name, call) in calls.into_iter().filter(|(name, _)| name.contains(&wanted)) {
+        let mut busy = [const { Vec::new() }; 3];
         for round in 0..ROUNDS {
-            // Neither is always the one that comes second.
-            let order = if round % 2 == 0 { [true, false] } else { [false, true] };
-            for is_direct in order {
-                if is_direct {
-                    direct.push(built_in.window(call));
-                } else {
-                    through.push(plugin.window(call));
-                }
+            // Every order as often as every other.
+            let first = round % 3;
+            let (second, third) = ((first + 1) % 3, (first + 2) % 3);
+            let order = if round / 3 % 2 == 0 { [first, second, third] } else { [first, third, second] };
+            for side in order {
+                busy[side].push(sides[side].window(call));
             }
         }
-        let of = |side: &[(f64, f64)], which: fn(&(f64, f64)) -> f64| median(side.iter().map(which).collect());
-        let (direct_busy, through_busy) = (of(&direct, |(_, busy)| *busy), of(&through, |(_, busy)| *busy));
-        let by_clock = of(&through, |(clock, _)| *clock) / of(&direct, |(clock, _)| *clock);
-        let (adds, ratio) = (through_busy - direct_busy, through_busy / direct_busy);
-        println!(
-            "{name:<26} {direct_busy:>9.0} ns {through_busy:>9.0} ns {adds:>7.0} ns   {ratio:>8.3} {by_clock:>12.3}"
-        );
+        let [direct, again, through] = busy;
+        let (again, through) = (compared(&again, &direct), compared(&through, &direct));
+        println!("{name:<24} {:>8.0} ns   {again:<38} {through:<38}", median(direct).0);
     }
 }

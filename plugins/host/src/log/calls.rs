@@ -72,7 +72,7 @@ impl PluginLog {
         if status == abi::PENDING {
             return Started::Later;
         }
-        match slots::take(context) {
+        match slots::take_answered(context) {
             Named::Call(op) => Started::Now(judge(&op, status, &result)),
             // Answered already: by us, or by a callback that should not have come.
             Named::GivenUp(_) => Started::Later,
@@ -154,7 +154,7 @@ impl Wal for PluginLog {
         log.in_flight.fetch_add(1, Ordering::AcqRel);
         log.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         // Before the call: the append may complete, and be judged, before it has returned.
-        log.highest.fetch_max(next_offset.0, Ordering::AcqRel);
+        log.may_reach(next_offset);
         let op =
             self.op(Asked::Append { next_offset, bytes }, Waiter::Append(done), Lent::Run { run, _slices: slices });
         let context = slots::call(op);
@@ -172,7 +172,7 @@ impl Wal for PluginLog {
         if status == abi::PENDING {
             return Ok(Started::Later);
         }
-        let op = match slots::take(context) {
+        let op = match slots::take_answered(context) {
             Named::Call(op) => op,
             Named::GivenUp(_) => return Ok(Started::Later),
             Named::Stray(_) => {
@@ -239,7 +239,7 @@ impl Wal for PluginLog {
     }
 
     fn reset(&self, start: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
-        self.0.highest.fetch_max(start.0, Ordering::AcqRel);
+        self.0.may_reach(start);
         self.offset_call(|functions| functions.reset, Asked::Truncate, start, done)
     }
 

@@ -150,9 +150,17 @@ impl Op {
     }
 
     /// What an append appends.
-    pub fn run_bytes(&self) -> Option<Payload> {
+    pub fn run_bytes(&self) -> Option<&Payload> {
         match &self.lent {
-            Lent::Run { run, .. } => Some(run.bytes.clone()),
+            Lent::Run { run, .. } => Some(&run.bytes),
+            _ => None,
+        }
+    }
+
+    /// The same, and the call has them no more.
+    pub fn leave_run_bytes(&mut self) -> Option<Payload> {
+        match &mut self.lent {
+            Lent::Run { run, .. } => Some(std::mem::take(&mut run.bytes)),
             _ => None,
         }
     }

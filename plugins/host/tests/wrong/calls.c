@@ -114,6 +114,17 @@ static int32_t wrong_append(void *log, const ck_append_args *args, uint64_t cont
         host->complete(context, &answer);
         return CK_PENDING;
     }
+    if (is("keeps and appends twice")) {
+        uint64_t kept = host->keep(context), again = host->keep(context);
+        host->complete(context, &answer);
+        /* It is no pending append any more. */
+        if (!kept || !again || host->keep(context)) abort();
+        host->complete(context, &answer);
+        host->release(kept);
+        host->release(again);
+        host->release(again);
+        return CK_PENDING;
+    }
     if (is("answers both ways")) host->complete(context, &answer);
     if (is("makes contexts up")) host->complete(UINT64_C(0xdeadbeefdeadbeef), &answer);
     if (is("writes less")) result->offset = args->base;

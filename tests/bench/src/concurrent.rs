@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 pub fn run(common: &Common) -> Result<(), BenchError> {
     let target = Target::from(common)?;
     let (callers, span) = (common.callers.max(1), Duration::from_secs(common.seconds));
-    let client: Vec<Setting<'_>> = common.client_set.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let client: Vec<Setting<'_>> =
+        common.client_set.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let settings = vec![
         ("client settings", client.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ("callers", callers.to_string()),

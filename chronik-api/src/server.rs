@@ -26,6 +26,7 @@ use crate::kafka::listener::{self, Admission, Shared};
 use crate::metadata::{self, Creation, MetadataLog, ProducerIds};
 use crate::metrics::Metrics;
 use crate::metrics::exposition::{Exposition, Names};
+use crate::partitions::anatomy::Sampling;
 use crate::partitions::partition::Surroundings;
 use crate::partitions::stall::StallWatch;
 use crate::partitions::throttle::Throttling;
@@ -141,6 +142,9 @@ pub async fn run(
     };
 
     let metrics = Arc::new(Metrics::default());
+    if joined.is_some() {
+        metrics.ack_stages.set_transport(assemble::transport_name(config.replication.transport));
+    }
     let stalls = StallWatch::start(tokio::runtime::Handle::current()).map_err(ServeError::Thread)?;
     let channel = Arc::new(replicate::Channel::default());
     let around = Surroundings {
@@ -152,6 +156,7 @@ pub async fn run(
             None => Arc::new(NoPeers),
         },
         throttling: Throttling::default(),
+        sampling: Arc::new(Sampling::new(metrics.ack_stages.clone())),
         runtime: tokio::runtime::Handle::current(),
     };
     let partitions = Arc::new(PartitionTable::new(engines, around));

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use chronik_api::config::{Config, Millis};
 use chronik_api::kafka::connection::{Answer, Close, Dispatch, Encoded, Ended, Limits, MemoryBudget, serve};
 use chronik_api::metrics::Metrics;
+use chronik_api::partitions::anatomy::Arrival;
 use chronik_proto_kafka::api::*;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +45,7 @@ impl Seen {
 struct Echo(mpsc::UnboundedSender<Seen>);
 
 impl Dispatch for Echo {
-    fn dispatch(&mut self, frame: Bytes) -> Result<Answer, Close> {
+    fn dispatch(&mut self, frame: Bytes, _: Arrival) -> Result<Answer, Close> {
         let kind = frame[0];
         let mut encoded = Encoded::new();
         encoded.push(Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes()));

@@ -125,6 +125,7 @@ impl Cluster {
             stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
             channel: Arc::new(Channel { me: id, network: network.clone() }),
             throttling: Throttling::default(),
+            sampling: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         };
         let table = Arc::new(PartitionTable::new(Arc::new(Engines::only("segment", engine)), around));
@@ -412,6 +413,7 @@ async fn a_replica_is_opened_once_and_an_answer_that_comes_meanwhile_finds_it() 
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: channel.clone(),
         throttling: Throttling::default(),
+        sampling: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let table = Arc::new(PartitionTable::new(one_engine(MemoryEngine::new(1 << 30)), around));
@@ -442,6 +444,7 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NearLeader::default()),
         throttling: Throttling::default(),
+        sampling: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let home = tempfile::tempdir().expect("a directory");
@@ -478,6 +481,7 @@ async fn a_log_whose_engine_is_not_configured_here_is_offline_and_begun_nowhere_
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NearLeader::default()),
         throttling: Throttling::default(),
+        sampling: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let engines = one_engine(MemoryEngine::new(1 << 30));
@@ -520,6 +524,7 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NearLeader::default()),
         throttling: Throttling::default(),
+        sampling: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     // Opening takes a while here: it goes to a thread.

@@ -64,6 +64,7 @@ async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_h
         stalls: StallWatch::start(tokio::runtime::Handle::current()).expect("a thread"),
         channel: Arc::new(NoPeers),
         throttling: Throttling::default(),
+        sampling: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
     };
     let follow = FollowMetadata {

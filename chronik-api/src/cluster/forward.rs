@@ -9,6 +9,7 @@ use crate::broker::Broker;
 use crate::kafka::connection::{Answer, Dispatch};
 use crate::kafka::context::{ConnectionContext, ListenerContext};
 use crate::kafka::dispatch::Dispatcher;
+use crate::partitions::anatomy::Arrival;
 use bytes::{Buf, Bytes};
 use chronik_core::metadata::requests::{self, FORWARD_BYTES_MAX, Request};
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ impl Forwarded for Serve {
         Box::pin(async move {
             let connection = Arc::new(ConnectionContext::new(listener?, NOWHERE, u64::MAX));
             let mut dispatcher = Dispatcher { broker, connection, elements_max, hands_on: false };
-            let encoded = match dispatcher.dispatch(frame) {
+            let encoded = match dispatcher.dispatch(frame, Arrival::now()) {
                 Ok(Answer::Ready(encoded)) => Some(encoded),
                 Ok(Answer::Later(working) | Answer::InTurn(working) | Answer::Exclusive(working)) => {
                     working.await.ok().flatten()

@@ -13,6 +13,7 @@
 //! its neighbours.
 
 use crate::metrics::Metrics;
+use crate::partitions::anatomy::{Arrival, Ticket};
 use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -67,7 +68,12 @@ pub struct Close(pub String);
 /// What a connection asks of the broker.
 pub trait Dispatch: Send + Sync + 'static {
     /// Handles one frame (without its length prefix).
-    fn dispatch(&mut self, frame: Bytes) -> Result<Answer, Close>;
+    fn dispatch(&mut self, frame: Bytes, arrival: Arrival) -> Result<Answer, Close>;
+
+    /// What is to be told when the answer to the frame that was dispatched last has gone out.
+    fn take_ticket(&mut self) -> Option<Ticket> {
+        None
+    }
 }
 
 /// Bounds of one connection.
@@ -152,6 +158,7 @@ pub enum Ended {
 struct Pending {
     work: Work,
     frame_bytes: usize,
+    ticket: Option<Ticket>,
     _memory: Option<Paid>,
 }
 
@@ -180,6 +187,8 @@ pub async fn serve(
     tokio::pin!(shutdown);
     let mut last_byte = Instant::now();
     let mut frame_began = last_byte;
+    // When the first bytes of the frame came that is cut next, and when the last bytes did that are here.
+    let (mut first_read, mut last_read) = (last_byte, last_byte);
     loop {
         // Dispatch every whole frame that is here, as far as the bounds allow.
         let mut cut = false;
@@ -191,7 +200,12 @@ pub async fn serve(
         {
             cut = true;
             let frame_bytes = frame.len();
-            let work = match dispatch.dispatch(frame) {
+            let arrival = Arrival { first_byte: first_read.into_std(), last_byte: last_read.into_std() };
+            // What is behind it came with the last bytes: before, there was no whole frame.
+            first_read = last_read;
+            let dispatched = dispatch.dispatch(frame, arrival);
+            let ticket = dispatch.take_ticket();
+            let work = match dispatched {
                 Ok(Answer::Ready(encoded)) => Work::Ready(encoded),
                 Ok(Answer::Nothing) => continue,
                 Ok(Answer::Later(working)) => Work::Later(working),
@@ -203,7 +217,7 @@ pub async fn serve(
                 Err(close) => return close.into(),
             };
             pending_bytes += frame_bytes;
-            pending.push_back(Pending { work, frame_bytes, _memory: permit });
+            pending.push_back(Pending { work, frame_bytes, ticket, _memory: permit });
         }
         if let Some(claimed) = reader.bad_length() {
             return Ended::FrameLength(claimed);
@@ -215,10 +229,12 @@ pub async fn serve(
         let inside_frame = reader.is_inside_frame();
         // Send what is ready at the front.
         let mut out: VecDeque<Bytes> = VecDeque::new();
+        let mut tickets: SmallVec<[Ticket; 4]> = SmallVec::new();
         let mut done = false;
         while let Some(front) = pending.pop_front_if(|front| matches!(front.work, Work::Ready(_))) {
             done = true;
             pending_bytes -= front.frame_bytes;
+            tickets.extend(front.ticket);
             if let Work::Ready(encoded) = front.work {
                 out.extend(encoded);
             }
@@ -228,6 +244,7 @@ pub async fn serve(
                 Ok(bytes) => metrics.sent_bytes.add(bytes),
                 Err(failure) => return failure.into(),
             }
+            tickets.into_iter().for_each(Ticket::replied);
             last_byte = Instant::now();
         }
         if done {
@@ -264,8 +281,9 @@ pub async fn serve(
                 Ok(bytes) => {
                     metrics.received_bytes.add(bytes as u64);
                     last_byte = Instant::now();
+                    last_read = last_byte;
                     if !inside_frame {
-                        frame_began = last_byte;
+                        (frame_began, first_read) = (last_byte, last_byte);
                     }
                 }
                 Err(failure) => return failure.into(),

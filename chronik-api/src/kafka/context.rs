@@ -1,6 +1,7 @@
 //! Who asks: what a handler knows about a request besides its bytes.
 
 use crate::config::Listener;
+use crate::partitions::anatomy::TicketPlace;
 use chronik_proto_kafka::Str;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +21,14 @@ pub struct ConnectionContext {
     pub peer: SocketAddr,
     /// Counts the broker's connections; tells them apart in logs.
     pub number: u64,
+    /// Of the request that is being dispatched.
+    pub ticket: TicketPlace,
     software: Mutex<Option<(String, String)>>,
 }
 
 impl ConnectionContext {
     pub fn new(listener: Arc<ListenerContext>, peer: SocketAddr, number: u64) -> Self {
-        Self { listener, peer, number, software: Mutex::new(None) }
+        Self { listener, peer, number, ticket: TicketPlace::default(), software: Mutex::new(None) }
     }
 
     /// Name and version of the client's software, once it has said (KIP-511).

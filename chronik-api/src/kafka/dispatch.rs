@@ -7,6 +7,7 @@ use super::handlers::{self, api_versions};
 use crate::broker::Broker;
 use crate::cluster::asks::Asks;
 use crate::cluster::forward;
+use crate::partitions::anatomy::{Arrival, Ticket};
 use bytes::Bytes;
 use chronik_proto_kafka::api::api_versions::ApiVersionsRequest;
 use chronik_proto_kafka::{Decoder, Request, RequestHeader, encode_response};
@@ -23,7 +24,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatch for Dispatcher {
-    fn dispatch(&mut self, frame: Bytes) -> Result<Answer, Close> {
+    fn dispatch(&mut self, frame: Bytes, arrival: Arrival) -> Result<Answer, Close> {
         let frame_bytes = frame.len() as u64;
         let mut input = Decoder::new(frame.clone()).with_elements_max(self.elements_max);
         let header =
@@ -61,7 +62,11 @@ impl Dispatch for Dispatcher {
             let listener = self.connection.listener.config.name.clone();
             return Ok(Answer::Exclusive(Box::pin(hand_on(asks, listener, frame, api.name))));
         }
-        (api.dispatch)(Call { broker: self.broker.clone(), context }, input, correlation_id)
+        (api.dispatch)(Call { broker: self.broker.clone(), context, arrival }, input, correlation_id)
+    }
+
+    fn take_ticket(&mut self) -> Option<Ticket> {
+        self.connection.ticket.take()
     }
 }
 

@@ -3,6 +3,7 @@
 use super::connection::{Answer, Close, Encoded, Working};
 use super::context::RequestContext;
 use crate::broker::Broker;
+use crate::partitions::anatomy::Arrival;
 use chronik_proto_kafka::{Decoder, ErrorCode, Request, decode_request, encode_response};
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use std::time::Instant;
 pub struct Call {
     pub broker: Arc<Broker>,
     pub context: RequestContext,
+    pub arrival: Arrival,
 }
 
 impl Call {

@@ -2,6 +2,7 @@
 //!
 //! A reader may see one counter of a request before another; each alone is exact.
 
+use super::stages::AckStages;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -154,6 +155,8 @@ pub struct Metrics {
     pub sent_bytes: Count,
     pub groups_expired_offsets: Count,
     pub fetch_sessions: Gauge,
+    /// Partitions keep the handles of their engines.
+    pub ack_stages: Arc<AckStages>,
 }
 
 impl Default for Metrics {
@@ -172,6 +175,7 @@ impl Default for Metrics {
             sent_bytes: Count::default(),
             groups_expired_offsets: Count::default(),
             fetch_sessions: Gauge::default(),
+            ack_stages: Arc::default(),
         }
     }
 }

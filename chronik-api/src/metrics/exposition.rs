@@ -91,6 +91,7 @@ impl Collector for Scrape {
         self.process(&mut families)?;
         self.connections(&mut families)?;
         self.requests(&mut families)?;
+        self.ack_stages(&mut families)?;
         self.topics(&mut families)?;
         self.storage(&mut families)?;
         self.partitions(&mut families)?;
@@ -163,6 +164,20 @@ impl Scrape {
                     api.latency.sum_seconds(),
                     api.latency.count(),
                     &api.latency.buckets(),
+                    None,
+                )
+            })
+        })
+    }
+
+    fn ack_stages(&self, out: &mut Families<'_>) -> fmt::Result {
+        let help = "Where the time of acknowledged records went, of a sample; stages of one path follow each other";
+        out.family_in("chronik_ack_stage", help, Unit::Seconds, MetricType::Histogram, |mut m| {
+            self.metrics.ack_stages.each(|(labels, times)| {
+                m.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                    times.sum_seconds(),
+                    times.count(),
+                    &times.buckets(),
                     None,
                 )
             })

@@ -2,6 +2,7 @@
 //!
 //! - [`counting`]: the handles that request paths hold: plain atomics, resolved once, never looked up per request.
 //! - [`snapshot`]: what is asked for only when somebody looks: partitions, groups, storage, the process.
+//! - [`stages`]: how long the stages of acknowledgements took.
 //! - [`exposition`]: both together as text.
 //!
 //! **Invariant: the number of series is bounded.** Clients choose names of topics and groups, so each kind of label has
@@ -11,6 +12,7 @@ pub mod counting;
 pub mod exposition;
 pub mod process;
 pub mod snapshot;
+pub mod stages;
 
 pub use counting::{ApiMetrics, Count, Gauge, Latency, Metrics, TopicMetrics};
 pub use snapshot::{GroupSample, MetricsSource, PartitionLag, PartitionSample, Snapshot};

@@ -1,5 +1,6 @@
 //! The replicas on this broker: the host around [`chronik_core::driver`].
 //!
+//! - [`anatomy`]: where the time of acknowledged records goes.
 //! - [`partition`]: one partition: its lock, its inbox, its waiters.
 //! - [`table`]: all of them, by topic id; opened, made leaders or followers, and deleted as the metadata says.
 //! - [`recovery`]: reading a log back.
@@ -8,6 +9,7 @@
 //! - [`timer`]: for the deadlines of a partition.
 //! - [`upkeep`]: retention, rolling, checkpoints and the forgetting of producers, on a timer.
 
+pub mod anatomy;
 pub mod partition;
 pub mod recovery;
 pub mod stall;

@@ -6,8 +6,10 @@
 //!
 //! **One drainer.** Effects come out of the driver in order under its lock, and are carried out after it is released,
 //! except messages to other nodes, which are handed on under it: their order is what the receiver goes by. Nothing here
-//! holds two locks at once except driver → watchers and driver → a lane's queue, in that order.
+//! holds two locks at once except driver → watchers, driver → a lane's queue, and driver → what is followed of a batch
+//! ([`Watch`]), in that order.
 
+use super::anatomy::{Arrival, Ordered, Sampling, Ticket, Watch};
 use super::recovery::{self, RecoverError};
 use super::stall::StallWatch;
 use super::throttle::Throttling;
@@ -33,7 +35,7 @@ use chronik_core::wal::{Appended, Cause, Chunk, LogState, ReadRange, Wal, WalErr
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 /// When the disk is full: how long until a log that is to be cut is tried again. Room does not come in less.
@@ -49,6 +51,7 @@ struct Completions {
     scheduled: AtomicBool,
     partition: OnceLock<Weak<Partition>>,
     runtime: tokio::runtime::Handle,
+    watch: Arc<Watch>,
 }
 
 /// The parts of the inbox: whether someone must be woken depends on who reports.
@@ -73,6 +76,9 @@ impl Completions {
 
 impl Inbox<Result<Appended, WalError>> for WrittenInbox {
     fn deliver(&self, _: u64, outcome: Result<Appended, WalError>) {
+        if let Ok(appended) = &outcome {
+            self.0.watch.written(appended.written_end);
+        }
         self.0.push(Completion::Written(outcome));
         // Whoever is writing drains afterwards; but it may be writing for another partition's sake, or be an engine's own
         // thread, so a drainer is always made sure of unless the writer has announced itself.
@@ -84,6 +90,9 @@ impl Inbox<Result<Appended, WalError>> for WrittenInbox {
 
 impl Inbox<Result<Offset, WalError>> for DurableInbox {
     fn deliver(&self, _: u64, outcome: Result<Offset, WalError>) {
+        if let Ok(end) = &outcome {
+            self.0.watch.durable(*end);
+        }
         self.0.push(Completion::Durable(outcome));
         self.0.schedule();
     }
@@ -116,6 +125,7 @@ pub struct Surroundings {
     pub stalls: Arc<StallWatch>,
     pub channel: Arc<dyn ReplicationChannel>,
     pub throttling: Throttling,
+    pub sampling: Arc<Sampling>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -124,6 +134,7 @@ pub struct Partition {
     id: LogId,
     topic: String,
     metrics: Arc<TopicMetrics>,
+    watch: Arc<Watch>,
     log: Arc<dyn Wal>,
     driver: Mutex<PartitionDriver<Waiter>>,
     completions: Arc<Completions>,
@@ -147,21 +158,25 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Takes up a role over a recovered log.
+    /// Takes up a role over a recovered log. Of the topic: its name, the engine that keeps it, its totals.
     pub fn open(
         id: LogId,
-        topic: (String, Arc<TopicMetrics>),
+        topic: (String, String, Arc<TopicMetrics>),
         log: Arc<dyn Wal>,
         recovered: Recovered,
         first: Assumption,
         sessions: BTreeSet<NodeId>,
         around: Surroundings,
     ) -> Arc<Self> {
+        let (topic, storage, metrics) = topic;
+        let watch = Watch::new(around.sampling.clone(), &storage);
+        watch.set_durability(first.durability);
         let completions = Arc::new(Completions {
             queue: Mutex::new(Vec::new()),
             scheduled: AtomicBool::new(false),
             partition: OnceLock::new(),
             runtime: around.runtime.clone(),
+            watch: watch.clone(),
         });
         let inboxes = Inboxes {
             written: Arc::new(WrittenInbox(completions.clone())),
@@ -174,11 +189,11 @@ impl Partition {
         let environment = Environment { node: around.node, log: log.clone(), inboxes, throttles };
         let driver = PartitionDriver::new(environment, recovered, first, sessions, now);
         let began = if log.state().bytes > 0 { now.wall.0.unsigned_abs() } else { 0 };
-        let (topic, metrics) = topic;
         let partition = Arc::new(Self {
             id,
             topic,
             metrics,
+            watch,
             log,
             driver: Mutex::new(driver),
             completions,
@@ -265,10 +280,19 @@ impl Partition {
 
     /// A change of the driver, and what follows from it.
     fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut PartitionDriver<Waiter>, Now) -> R) -> R {
-        let now = self.around.clock.now();
+        self.change_at(self.around.clock.now(), change)
+    }
+
+    fn change_at<R>(self: &Arc<Self>, now: Now, change: impl FnOnce(&mut PartitionDriver<Waiter>, Now) -> R) -> R {
         let (result, outward, deadline) = {
             let mut driver = lock(&self.driver);
             let result = change(&mut driver, now);
+            if self.watch.is_open()
+                && let Some(leader) = driver.leader()
+            {
+                let since = self.around.clock.instant(now.monotonic).into_std();
+                self.watch.look(leader, self.around.node, since);
+            }
             (result, self.send(driver.take_outward()), driver.deadline())
         };
         self.carry_out(outward);
@@ -278,6 +302,7 @@ impl Partition {
 
     /// The metadata gives this replica a role in a new epoch.
     pub fn assume(self: &Arc<Self>, next: Assumption) {
+        self.watch.set_durability(next.durability);
         self.change(|driver, now| driver.assume(next, now));
         self.write();
         // Who waits for records of a leader that is none any more must look again.
@@ -290,6 +315,7 @@ impl Partition {
     }
 
     pub fn set_durability(self: &Arc<Self>, durability: Durability) {
+        self.watch.set_durability(durability);
         self.change(|driver, now| driver.set_durability(durability, now));
     }
 
@@ -313,13 +339,21 @@ impl Partition {
     /// Another replica's node has sent something.
     pub fn received(self: &Arc<Self>, from: NodeId, message: Message) {
         let brings_records = matches!(&message, Message::Records(records) if !records.batches.is_empty());
+        let now = self.around.clock.now();
         if let Message::Records(records) = &message {
+            self.watch.arrived(now.monotonic, &records.batches);
             let bytes: usize = records.batches.iter().map(|batch| batch.header.size_bytes()).sum();
             self.uncheckpointed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        self.change(|driver, now| driver.received(from, message, now));
+        self.change_at(now, |driver, now| driver.received(from, message, now));
         if brings_records {
             self.write();
+            if self.watch.awaits_frame() {
+                // Of what an engine does at once it reports nothing.
+                let log = self.log.state();
+                self.watch.written(log.written_end);
+                self.watch.durable(log.durable_end);
+            }
         }
     }
 
@@ -342,6 +376,20 @@ impl Partition {
         acks: Acks,
         now: Now,
     ) -> Result<(Placed, Option<AckReceiver>), AppendError> {
+        self.append_from(None, batch, acks, now).map(|(placed, receiver, _)| (placed, receiver))
+    }
+
+    /// As [`Partition::append`], of a request that came so; if its batch is followed, it holds the ticket until it is
+    /// answered.
+    pub fn append_from(
+        self: &Arc<Self>,
+        request: Option<Arrival>,
+        batch: CheckedBatch,
+        acks: Acks,
+        now: Now,
+    ) -> Result<(Placed, Option<AckReceiver>, Option<Ticket>), AppendError> {
+        let is_followed = |_: &Arrival| acks != Acks::None && self.watch.is_due(now.monotonic);
+        let request = request.filter(is_followed).map(|arrival| (arrival, Instant::now()));
         let bytes = batch.header().size_bytes() as u64;
         let records = u64::from(batch.header().records_count.unsigned_abs());
         let (key, receiver) = match acks {
@@ -351,10 +399,18 @@ impl Partition {
                 (Some(sender), Some(receiver))
             }
         };
-        let (placed, outward) = {
+        let (placed, ticket, outward) = {
             let mut driver = lock(&self.driver);
             let placed = driver.append(batch, acks, key, now)?;
-            (placed, self.send(driver.take_outward()))
+            let ticket = match (request, driver.leader()) {
+                (Some((arrival, checked)), Some(leader)) if placed.found == Found::New => {
+                    let Placed { base_offset: base, next_offset, .. } = placed;
+                    let ordered = Ordered { arrival, checked, base, next_offset, acks };
+                    self.watch.begin(now.monotonic, ordered, leader, self.around.node)
+                }
+                _ => None,
+            };
+            (placed, ticket, self.send(driver.take_outward()))
         };
         if placed.found == Found::New {
             self.uncheckpointed_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -366,11 +422,12 @@ impl Partition {
             self.segment_began_ms.store(now.wall.0.unsigned_abs(), Ordering::Relaxed);
         }
         self.carry_out(outward);
-        Ok((placed, receiver))
+        Ok((placed, receiver, ticket))
     }
 
     /// Writes what was ordered, in this thread, unless another is at it; then takes in what the log reported.
     pub fn write(self: &Arc<Self>) {
+        self.watch.writes();
         WRITING.with(|writing| writing.set(true));
         self.around.stalls.during(|| self.log.write_queued());
         WRITING.with(|writing| writing.set(false));
@@ -396,6 +453,9 @@ impl Partition {
     fn send(&self, mut outward: Vec<Outward<Waiter>>) -> Vec<Outward<Waiter>> {
         for effect in outward.extract_if(.., |effect| matches!(effect, Outward::Send { .. })) {
             if let Outward::Send { to, message } = effect {
+                if let Message::Records(records) = &message {
+                    self.watch.sends(&records.batches);
+                }
                 self.around.channel.send(to, self.id, message);
             }
         }

@@ -157,12 +157,13 @@ impl PartitionTable {
                         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(wanted.id);
                     }
                     let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Assignment { topic, metrics, assumption, .. } = wanted;
+                    let Assignment { topic, storage, metrics, assumption, .. } = wanted;
                     let known = sessions.keys().copied().collect();
                     let around = self.around.clone();
                     // It asks its leader as soon as it is open, and the answer must find it here.
                     let mut replicas = self.replicas.write().unwrap_or_else(PoisonError::into_inner);
-                    let partition = Partition::open(id, (topic, metrics), log, recovered, assumption, known, around);
+                    let topic = (topic, storage, metrics);
+                    let partition = Partition::open(id, topic, log, recovered, assumption, known, around);
                     replicas.insert(id, partition);
                 }
                 Some(Ok((id, Err(failure)))) => {

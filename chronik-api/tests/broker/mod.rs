@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 /// A broker in this process, its logs in memory, on a free port.
 pub struct Running {
     pub address: SocketAddr,
+    /// `None` unless it was switched on.
+    pub admin: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), server::ServeError>>,
 }
@@ -43,12 +45,12 @@ pub async fn start(adjust: impl FnOnce(&mut Config)) -> Running {
             let _ = stopped.await;
         };
         server::run(config, false, stopped, |_, now| {
-            let _ = up.send(now.listeners[0].1);
+            let _ = up.send((now.listeners[0].1, now.admin));
         })
         .await
     });
     match address.await {
-        Ok(address) => Running { address, stop, task },
+        Ok((address, admin)) => Running { address, admin, stop, task },
         Err(_) => panic!("the broker does not start: {:?}", task.await),
     }
 }

@@ -91,6 +91,11 @@ impl Local {
         &self.kafka
     }
 
+    /// The address of its admin port.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Bytes that its data takes on the disk.
     pub fn disk_bytes(&self) -> u64 {
         disk_bytes(self.data.path())

@@ -12,6 +12,8 @@
 //!
 //! `chronik bench …` runs this program.
 
+mod admin;
+mod anatomy;
 mod broker;
 mod client;
 mod compare;

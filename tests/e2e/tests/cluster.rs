@@ -1,7 +1,7 @@
 //! A cluster of three under a real client, while its nodes are killed, stopped and wiped: what was acknowledged stays, once, in
 //! order, and the replicas come to hold the same bytes. Over the transport in `CHRONIK_CLUSTER_TRANSPORT`, with TLS.
 
-use chronik_e2e::cluster::Cluster;
+use chronik_e2e::cluster::{Cluster, transport};
 use chronik_e2e::workload::replicas::replicas_are_the_same;
 use chronik_e2e::workload::writer::Writer;
 use chronik_e2e::workload::{check, create_topic};
@@ -24,6 +24,44 @@ fn three_blank_nodes_take_a_topic_and_a_killed_one_is_missed_for_a_moment_only()
     }
     check(&cluster, &[writer.finish()]);
     replicas_are_the_same(&mut cluster);
+}
+
+#[test]
+#[ignore = "run by tests/run"]
+fn where_the_time_of_acknowledgements_goes_is_told_by_all_nodes() {
+    let cluster = Cluster::start(3, &[]);
+    create_topic(&cluster);
+    let writer = Writer::start(&cluster);
+    writer.goes_on("to be followed");
+    // All lead some of the partitions, and follow others.
+    for id in cluster.ids() {
+        let counts = |stage: &str| {
+            let metrics = cluster.http(id, "/metrics").unwrap_or_default();
+            let of_it = |line: &&str| {
+                line.starts_with("chronik_ack_stage_seconds_count{")
+                    && line.contains(&format!("stage=\"{stage}\""))
+                    && line.contains(&format!("transport=\"{}\"", transport()))
+            };
+            metrics.lines().filter(of_it).any(|line| !line.ends_with(" 0"))
+        };
+        for stage in [
+            "read",
+            "decode",
+            "queue",
+            "append",
+            "local_sync",
+            "followers",
+            "watermark",
+            "reply",
+            "send",
+            "round_trip",
+            "follower_append",
+            "follower_sync",
+        ] {
+            cluster.wait(&format!("node {id} counts {stage}"), |_| counts(stage));
+        }
+    }
+    check(&cluster, &[writer.finish()]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::kafka::handler::{Call, Handler, Reply};
 use crate::kafka::recode::{self, Recode};
 use crate::kafka::resolve;
 use crate::partitions::Partition;
+use crate::partitions::anatomy::{Arrival, Ticket};
 use crate::partitions::partition::AckReceiver;
 use bytes::Bytes;
 use chronik_core::batch::{self, Checked, CheckedBatch, Rejection, Rules};
@@ -141,7 +142,7 @@ impl Handler for ProduceRequest {
         if entries.iter().any(|entry| matches!(entry.slot, Slot::Recode(..))) {
             let recoded = async move {
                 let entries = recode_all(entries, now.wall).await;
-                let entries = append(entries, acks, now);
+                let (entries, _) = append(entries, None, acks, now);
                 (names, entries)
             };
             return if acks == Acks::None {
@@ -156,7 +157,10 @@ impl Handler for ProduceRequest {
                 })
             };
         }
-        let mut entries = append(entries, acks, now);
+        let (mut entries, ticket) = append(entries, Some(call.arrival), acks, now);
+        if let Some(ticket) = ticket {
+            call.context.connection.ticket.put(ticket);
+        }
         if acks == Acks::None {
             return match close_on_error(&entries) {
                 Ok(()) => Reply::Nothing,
@@ -269,15 +273,16 @@ async fn recode_all(entries: Vec<Entry>, now: Timestamp) -> Vec<Entry> {
     recoded
 }
 
-/// Orders every checked batch, then writes what was ordered.
-fn append(entries: Vec<Entry>, acks: Acks, now: Now) -> Vec<Entry> {
+/// Orders every checked batch, then writes what was ordered. Of a request with an arrival one batch may be followed.
+fn append(entries: Vec<Entry>, arrival: Option<Arrival>, acks: Acks, now: Now) -> (Vec<Entry>, Option<Ticket>) {
+    let mut ticket = None;
     let mut ordered: Vec<Arc<Partition>> = Vec::with_capacity(entries.len());
     let entries = entries
         .into_iter()
         .map(|Entry { topic, index, slot }| {
             let slot = match slot {
                 Slot::Ready(partition, batch) => {
-                    let stored = append_one(&partition, batch, acks, now);
+                    let stored = append_one(&partition, arrival, batch, acks, now, &mut ticket);
                     if stored.is_ok() {
                         ordered.push(partition);
                     }
@@ -291,24 +296,35 @@ fn append(entries: Vec<Entry>, acks: Acks, now: Now) -> Vec<Entry> {
     for partition in ordered {
         partition.write();
     }
-    entries
+    (entries, ticket)
 }
 
-fn append_one(partition: &Arc<Partition>, batch: CheckedBatch, acks: Acks, now: Now) -> Result<Stored, Refusal> {
+fn append_one(
+    partition: &Arc<Partition>,
+    arrival: Option<Arrival>,
+    batch: CheckedBatch,
+    acks: Acks,
+    now: Now,
+    ticket: &mut Option<Ticket>,
+) -> Result<Stored, Refusal> {
+    let arrival = arrival.filter(|_| ticket.is_none());
     let log_append_time = batch.header().attributes.is_log_append_time();
     let log_append_time_ms = if log_append_time { batch.header().max_timestamp.0 } else { Timestamp::NONE.0 };
-    let appended = match partition.append(batch.clone(), acks, now) {
+    let appended = match partition.append_from(arrival, batch.clone(), acks, now) {
         Err(AppendError::Log(Refused::Busy)) => {
             // Too much waits to be written: help writing before giving up.
             partition.write();
-            partition.append(batch, acks, now)
+            partition.append_from(arrival, batch, acks, now)
         }
         other => other,
     };
     if let Err(AppendError::Log(Refused::Full)) = &appended {
         warn_of_full_disk(partition, now.wall);
     }
-    let (placed, ack) = appended?;
+    let (placed, ack, followed) = appended?;
+    if followed.is_some() {
+        *ticket = followed;
+    }
     Ok(Stored {
         base_offset: placed.base_offset.0,
         log_append_time_ms,

@@ -1,6 +1,7 @@
 //! What is done to each broker, and what a turn shows of it.
 
 use super::peer::Peer;
+use crate::anatomy::Stages;
 use crate::contest::{Bout, Figure, Observation};
 use crate::load::flow::{Flow, Flowing};
 use crate::load::pace::Pacing;
@@ -135,6 +136,17 @@ impl Turns {
 
     /// One turn of one candidate.
     pub fn turn(
+        &self,
+        work: Work,
+        candidate: usize,
+        peer: &Peer,
+        readable: &mut Readable,
+    ) -> Result<Observation, BenchError> {
+        let (shown, stages) = Stages::during(&peer.admins, || self.done(work, candidate, peer, readable))?;
+        Ok(Observation { stages, ..shown })
+    }
+
+    fn done(
         &self,
         work: Work,
         candidate: usize,

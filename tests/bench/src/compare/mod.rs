@@ -109,7 +109,7 @@ pub fn run(args: &CompareArgs) -> Result<(), BenchError> {
         let durability = args.broker_set.iter().rev().find_map(|set| set.strip_prefix("topics.durability="));
         let about = format!("{version}, durability {}, {}", durability.unwrap_or("fsync"), args.broker_set.join(" "));
         let about = about.trim_end_matches([' ', ',']).to_owned();
-        peers.push(Peer::of_process(OWN, own.bootstrap(), own.pid(), about));
+        peers.push(Peer::of_process(OWN, own.bootstrap(), own.admin(), own.pid(), about));
     }
     let seconds = args.comparing.seconds();
     let turns = Turns {

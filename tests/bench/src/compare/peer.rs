@@ -53,6 +53,8 @@ pub struct Peer {
     pub name: String,
     pub bootstrap: String,
     pub pids: Vec<u32>,
+    /// Where it tells where the time of records goes; nowhere, for those that somebody else has started.
+    pub admins: Vec<String>,
     about: Option<String>,
 }
 
@@ -65,12 +67,13 @@ impl Peer {
             why: Box::new(why),
         })?;
         let pids = listeners::processes(bootstrap).unwrap_or_default();
-        Ok(Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), pids, about })
+        Ok(Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), pids, admins: Vec::new(), about })
     }
 
     /// One that this program has started.
-    pub fn of_process(name: &str, bootstrap: &str, pid: u32, about: String) -> Self {
-        Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), pids: vec![pid], about: Some(about) }
+    pub fn of_process(name: &str, bootstrap: &str, admin: &str, pid: u32, about: String) -> Self {
+        let (name, bootstrap, admins) = (name.to_owned(), bootstrap.to_owned(), vec![admin.to_owned()]);
+        Self { name, bootstrap, pids: vec![pid], admins, about: Some(about) }
     }
 
     /// What it is, for a report.

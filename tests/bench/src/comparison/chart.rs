@@ -1,6 +1,7 @@
 //! Charts as inline SVG: bars with intervals, and distributions of latencies. Colours come from the page's own style.
 
-use super::{Case, Summary, html::escaped};
+use super::anatomy::{self, MEANWHILE, REQUEST};
+use super::{Case, Stage, Summary, html::escaped};
 use crate::report::readable;
 use std::fmt::Write;
 
@@ -167,6 +168,85 @@ pub fn distribution(case: &Case, name: &str) -> String {
     out
 }
 
+/// Where the time of acknowledged records went: two bars for each candidate, the second for what went on to followers
+/// meanwhile, from where the record had its place in the log. Empty where nothing was told.
+pub fn stages(case: &Case) -> String {
+    let found: Vec<(&str, &[Stage])> = case
+        .candidates
+        .iter()
+        .filter(|candidate| !candidate.stages.is_empty())
+        .map(|candidate| (candidate.name.as_str(), candidate.stages.as_slice()))
+        .collect();
+    let of = |stages: &[Stage], names: &[&str]| -> Vec<Stage> {
+        let named = |name: &&str| stages.iter().find(|stage| stage.name == **name).cloned();
+        names.iter().filter_map(named).collect()
+    };
+    // Until the record has its place nothing can go on beside.
+    let before = |stages: &[Stage]| -> f64 { of(stages, &REQUEST[..2]).iter().map(|stage| stage.mean_micros).sum() };
+    let total = |stages: &[Stage]| -> f64 { stages.iter().map(|stage| stage.mean_micros).sum() };
+    let mut rows: Vec<(String, f64, Vec<Stage>)> = Vec::new();
+    for (name, stages) in &found {
+        rows.push(((*name).to_owned(), 0.0, of(stages, &REQUEST)));
+        let meanwhile = of(stages, &MEANWHILE);
+        if !meanwhile.is_empty() {
+            rows.push(("meanwhile".to_owned(), before(stages), meanwhile));
+        }
+    }
+    let longest = rows.iter().map(|(_, from, stages)| from + total(stages)).fold(0.0, f64::max);
+    if longest <= 0.0 {
+        return String::new();
+    }
+    let scale = (WIDTH - LEFT - RIGHT) / longest;
+    let height = ROW * rows.len() as f64 + 8.0;
+    let title = "where the time of acknowledged records went, mean µs";
+    let mut out = format!(
+        "<figure><figcaption>{title}</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">"
+    );
+    for (row, (name, from, stages)) in rows.iter().enumerate() {
+        let middle = ROW * row as f64 + ROW / 2.0 + 4.0;
+        let _ = write!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" class=\"name\">{}</text>",
+            LEFT - 8.0,
+            middle + 4.0,
+            escaped(name)
+        );
+        let mut at = LEFT + from * scale;
+        for stage in stages {
+            let wide = stage.mean_micros * scale;
+            let p99 = stage.p99_micros_at_most.map_or(String::new(), |p99| format!(", p99 at most {}", readable(p99)));
+            let _ = write!(
+                out,
+                "<g><title>{}: {} µs{p99} ({} batches)</title><rect x=\"{at:.2}\" y=\"{:.1}\" width=\"{wide:.2}\" \
+                 height=\"{BAR}\" class=\"{}\"></rect></g>",
+                escaped(&stage.name),
+                readable(stage.mean_micros),
+                stage.count,
+                middle - BAR / 2.0,
+                anatomy::colour(&stage.name)
+            );
+            at += wide;
+        }
+        let _ = write!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" class=\"value\">{}</text>",
+            at + 6.0,
+            middle + 4.0,
+            readable(total(stages))
+        );
+    }
+    out.push_str("</svg>");
+    let shown = |name: &&&str| rows.iter().any(|(.., stages)| stages.iter().any(|stage| stage.name == **name));
+    let all: String = REQUEST.iter().chain(&MEANWHILE).filter(shown).map(|name| anatomy::legend(name)).collect();
+    let _ = write!(
+        out,
+        "<ul class=\"legend\">{all}</ul><p class=\"note\">Of a sample of the batches, the warm-up's included. The stages of a bar \
+         follow each other. What went on to followers meanwhile has a bar of its own, and is not to be added to the one above: \
+         that one has as <b>followers</b> what they took longer than the leader itself.</p></figure>"
+    );
+    out
+}
+
 fn legend(names: &[(usize, &str)]) -> String {
     let one = |(number, name): &(usize, &str)| {
         format!("<li><span class=\"swatch {}\"></span>{}</li>", colour(*number), escaped(name))
@@ -203,6 +283,28 @@ mod tests {
         assert!((widths[0] / widths[1] - 2.0).abs() < 0.01, "{widths:?}");
         assert!(widths.iter().all(|width| *width <= WIDTH - LEFT - RIGHT + 0.1));
         assert!(bars(&report.cases[0], "nothing of the kind").is_empty());
+    }
+
+    #[test]
+    fn stages_stand_behind_each_other_and_what_goes_on_meanwhile_stands_below() {
+        let report = report();
+        let svg = stages(&report.cases[0]);
+        let (at, wide) = (numbers(&svg, " x"), numbers(&svg, " width"));
+        // Of each row a name, its rectangles, and the sum behind them.
+        let row = |first: usize, count: usize, from: usize| {
+            let (at, wide) = (&at[first + 1..=first + count], &wide[from..from + count]);
+            for place in 1..count {
+                assert!((at[place - 1] + wide[place - 1] - at[place]).abs() < 0.03, "{at:?} {wide:?}");
+            }
+            (at[0], at[count - 1] + wide[count - 1])
+        };
+        let (request, meanwhile) = (row(0, 8, 0), row(10, 4, 8));
+        assert!((request.0 - LEFT).abs() < 0.01 && meanwhile.0 > request.0 && meanwhile.1 <= request.1, "{svg}");
+        let (slower, _) = (row(16, 8, 12), row(26, 4, 20));
+        assert!(slower.1 > request.1 && slower.1 <= WIDTH - RIGHT + 0.1, "half as fast");
+        let mut nothing = report.cases[0].clone();
+        nothing.candidates.iter_mut().for_each(|candidate| candidate.stages.clear());
+        assert!(stages(&nothing).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A report as one page that needs nothing else: styles, charts and the script are in it, and it asks no network.
 
 use super::baseline::Changes;
-use super::{Case, Report, Verdict, chart};
+use super::{Case, Report, Verdict, anatomy, chart};
 use crate::contest::Better;
 use crate::report::readable;
 use std::fmt::Write;
@@ -99,6 +99,7 @@ fn section(out: &mut String, number: usize, case: &Case, reference: &str) {
     for figure in &figures {
         out.push_str(&chart::bars(case, figure));
     }
+    out.push_str(&chart::stages(case));
     out.push_str("</div>");
     table(out, case, reference);
     for candidate in &case.candidates {
@@ -153,6 +154,36 @@ fn table(out: &mut String, case: &Case, reference: &str) {
                 chart::colour(number),
                 escaped(&candidate.name),
                 escaped(&fact.value)
+            );
+        }
+    }
+    out.push_str("</tbody></table></div></details>");
+    stages(out, case);
+}
+
+/// Where the time of acknowledged records went, in numbers.
+fn stages(out: &mut String, case: &Case) {
+    if case.candidates.iter().all(|candidate| candidate.stages.is_empty()) {
+        return;
+    }
+    out.push_str(
+        "<details><summary>Where the time went, in numbers</summary><div class=\"wide\"><table><thead><tr><th>stage</th>\
+         <th>candidate</th><th>mean, µs</th><th>p99 at most, µs</th><th>batches</th></tr></thead><tbody>",
+    );
+    for (number, candidate) in case.candidates.iter().enumerate() {
+        for stage in &candidate.stages {
+            let _ = write!(
+                out,
+                "<tr><td><span class=\"swatch {}\"></span>{}, {}</td><td><span class=\"swatch {}\"></span>{}</td><td>{}</td><td>{}</td>\
+                 <td>{}</td></tr>",
+                anatomy::colour(&stage.name),
+                escaped(&stage.row),
+                escaped(&stage.name),
+                chart::colour(number),
+                escaped(&candidate.name),
+                readable(stage.mean_micros),
+                stage.p99_micros_at_most.map_or("–".into(), readable),
+                stage.count
             );
         }
     }
@@ -297,6 +328,13 @@ pub(crate) mod tests {
             }
         }
         assert!(page.contains("&lt;x&gt;") && page.contains("none &amp; nothing"));
+        for stage in anatomy::REQUEST.iter().chain(&anatomy::MEANWHILE) {
+            let drawn = |(name, attributes): &(String, Vec<(String, String)>)| {
+                name == "rect"
+                    && attributes.iter().any(|(key, class)| key == "class" && *class == anatomy::colour(stage))
+            };
+            assert_eq!(elements.iter().filter(|element| drawn(element)).count(), 2, "{stage}, of each candidate");
+        }
     }
 
     #[test]
@@ -304,6 +342,13 @@ pub(crate) mod tests {
         assert!(STYLE.contains("prefers-color-scheme: dark"));
         for candidate in 0..20 {
             assert!(STYLE.contains(&format!(".{}", chart::colour(candidate))), "{candidate}");
+        }
+        for stage in anatomy::REQUEST.iter().chain(&anatomy::MEANWHILE) {
+            let class = anatomy::colour(stage);
+            assert!(
+                STYLE.contains(&format!("rect.{class} ")) && STYLE.contains(&format!(".swatch.{class} ")),
+                "{stage}"
+            );
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A comparison as it is reported: everything that was measured and what it depends on, for people and for programs.
 //!
 //! - [`summary`]: from what rounds showed to medians, intervals and ratios.
+//! - [`anatomy`]: where the time of acknowledged records went.
 //! - [`table`], [`html`] (with [`chart`]): for people. `--json` is the report as it is.
 //! - [`baseline`]: what has changed since an earlier report.
 //! - [`options`]: what all comparisons can be told.
 
+pub mod anatomy;
 pub mod baseline;
 pub mod chart;
 pub mod html;
@@ -75,6 +77,23 @@ pub struct Candidate {
     pub invalid_because: Option<String>,
     pub figures: Vec<Summary>,
     pub latencies: Vec<Distribution>,
+    /// Where the time of acknowledged records went, over all rounds together, where brokers tell it. Reports of earlier
+    /// releases have none.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+}
+
+/// A part of the time of acknowledged records; see [`anatomy`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// What it stands in a row with: those may be added.
+    pub row: String,
+    pub name: String,
+    /// Batches that were followed.
+    pub count: u64,
+    pub mean_micros: f64,
+    /// None where that cannot be told.
+    pub p99_micros_at_most: Option<f64>,
 }
 
 /// A figure over all rounds.

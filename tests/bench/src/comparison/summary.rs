@@ -1,6 +1,8 @@
 //! From what rounds showed to medians, intervals, ratios and distributions.
 
+use super::anatomy;
 use super::{Candidate, Case, Compared, Distribution, Fact, Summary, Verdict};
+use crate::anatomy::Stages;
 use crate::contest::{Better, Observation, Outcome};
 use crate::stats::{Latencies, median, median_interval, paired};
 use std::collections::BTreeSet;
@@ -38,6 +40,8 @@ fn candidate(name: &str, rounds: &[Observation]) -> Candidate {
         });
         figures[place].values[round] = value.is_finite().then_some(value);
     };
+    let mut stages = Stages::default();
+    rounds.iter().for_each(|shown| stages.add(&shown.stages));
     let mut sums: Vec<(&'static str, Latencies)> = Vec::new();
     for (round, shown) in rounds.iter().enumerate() {
         for (figure, value) in &shown.figures {
@@ -73,6 +77,7 @@ fn candidate(name: &str, rounds: &[Observation]) -> Candidate {
         invalid_rounds: invalid.len(),
         invalid_because: invalid.first().map(ToString::to_string),
         figures,
+        stages: anatomy::reported(&stages),
         latencies: sums.into_iter().map(|(name, sum)| distribution(name, &sum)).collect(),
     }
 }
@@ -123,7 +128,13 @@ pub(crate) mod tests {
             latencies.record(Duration::from_micros(micros + number / 10));
         }
         let shown = Observation::default().figure(SPEED, speed).figure(CPU, 1000.0 / speed);
-        Observation { latencies: vec![("round trip", latencies)], facts: vec![("sockets", "2".into())], ..shown }
+        let stages = anatomy::tests::stages(100.0 / speed);
+        Observation {
+            latencies: vec![("round trip", latencies)],
+            facts: vec![("sockets", "2".into())],
+            stages,
+            ..shown
+        }
     }
 
     /// Two candidates over twelve rounds that drift, the second half as fast; in its third round the generator lagged.

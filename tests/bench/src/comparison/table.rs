@@ -1,6 +1,7 @@
 //! A report as a table, for a terminal or a file.
 
-use super::{Case, Report};
+use super::anatomy::{MEANWHILE, REQUEST};
+use super::{Candidate, Case, Report, Stage};
 use crate::report::readable;
 use std::fmt::Write;
 
@@ -62,6 +63,7 @@ fn table(out: &mut String, case: &Case, reference: &str) {
             format!("  {name:a$}  {median:>b$}  {interval:>c$}  {ratio}", a = widths[0], b = widths[1], c = widths[2]);
         let _ = writeln!(out, "{}", line.trim_end());
     }
+    stages(out, case);
     for candidate in &case.candidates {
         let facts: Vec<String> = candidate.facts.iter().map(|fact| format!("{}: {}", fact.name, fact.value)).collect();
         if !facts.is_empty() {
@@ -77,6 +79,46 @@ fn table(out: &mut String, case: &Case, reference: &str) {
     }
 }
 
+/// Where the time of acknowledged records went.
+fn stages(out: &mut String, case: &Case) {
+    let told: Vec<_> = case.candidates.iter().filter(|candidate| !candidate.stages.is_empty()).collect();
+    if told.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "  where the time of acknowledged records went: mean µs (p99 at most), of a sample; what followers do meanwhile is not to \
+         be added to the rest"
+    );
+    let mut rows: Vec<Vec<String>> = vec![std::iter::once(String::new()).collect()];
+    rows[0].extend(told.iter().map(|candidate| candidate.name.clone()));
+    for name in REQUEST.iter().chain(&MEANWHILE) {
+        let find = |candidate: &&Candidate| candidate.stages.iter().find(|stage| stage.name == *name).cloned();
+        let found: Vec<Option<Stage>> = told.iter().map(find).collect();
+        if found.iter().all(Option::is_none) {
+            continue;
+        }
+        let beside = if MEANWHILE.contains(name) { "meanwhile: " } else { "" };
+        let mut row = vec![format!("{beside}{name}")];
+        row.extend(found.into_iter().map(|stage| {
+            stage.map_or("-".into(), |stage| match stage.p99_micros_at_most {
+                Some(p99) => format!("{} ({})", readable(stage.mean_micros), readable(p99)),
+                None => readable(stage.mean_micros),
+            })
+        }));
+        rows.push(row);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    for row in &rows {
+        let mut line = format!("    {:w$}", row[0], w = widths[0]);
+        for (column, text) in row.iter().enumerate().skip(1) {
+            let _ = write!(line, "  {text:>w$}", w = widths[column]);
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::comparison::html::tests::report;
@@ -84,9 +126,14 @@ mod tests {
     #[test]
     fn the_table_says_what_was_measured_and_how_sure_that_is() {
         let text = super::text(&report());
-        for part in
-            ["throughput, MB/s", "0.500 (0.500 – 0.500) worse", "latencies of 1 of 12 rounds do not count", "seed 7"]
-        {
+        for part in [
+            "throughput, MB/s",
+            "0.500 (0.500 – 0.500) worse",
+            "latencies of 1 of 12 rounds do not count",
+            "seed 7",
+            "followers",
+            "meanwhile: on the way",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(text.lines().all(|line| line == line.trim_end()));

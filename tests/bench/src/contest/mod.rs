@@ -6,6 +6,7 @@ pub mod rounds;
 
 pub use rounds::{Bout, Plan, run};
 
+use crate::anatomy::Stages;
 use crate::stats::Latencies;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,8 @@ pub struct Observation {
     pub latencies: Vec<(&'static str, Latencies)>,
     /// What holds for the candidate in every round, as how many sockets it has.
     pub facts: Vec<(&'static str, String)>,
+    /// Where the time of acknowledged records went, the warm-up's included, where brokers tell it.
+    pub stages: Stages,
     /// Why its latencies do not count, where they do not.
     pub invalid: Option<String>,
 }

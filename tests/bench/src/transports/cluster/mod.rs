@@ -6,6 +6,7 @@ mod nodes;
 use super::NODES;
 use super::layer::Layer;
 use crate::BenchError;
+use crate::anatomy::Stages;
 use crate::broker::binary;
 use crate::comparison::Fact;
 use crate::contest::{Bout, Case, Figure, Observation};
@@ -149,9 +150,9 @@ impl Cases {
             seconds: self.seconds,
             pids: &pids,
         };
-        let flow = flowing.produce(acks, SIZE)?;
+        let (flow, stages) = Stages::during(&nodes.admins(), || flowing.produce(acks, SIZE))?;
         topic.delete()?;
-        Ok(observed(&flow))
+        Ok(Observation { stages, ..observed(&flow) })
     }
 
     fn latency(&self, nodes: &Nodes) -> Result<Observation, BenchError> {
@@ -167,9 +168,9 @@ impl Cases {
             seconds: self.seconds,
             pids: &pids,
         };
-        let shown = pacing.observe()?;
+        let (shown, stages) = Stages::during(&nodes.admins(), || pacing.observe())?;
         topic.delete()?;
-        Ok(shown)
+        Ok(Observation { stages, ..shown })
     }
 
     fn catch_up(&self, nodes: &mut Nodes) -> Result<Observation, BenchError> {

@@ -1,11 +1,10 @@
 //! Three nodes of the broker on this machine, over one layer: blank, for one turn.
 
+use crate::admin::get;
 use crate::broker::{self, BrokerError, free_port};
 use crate::transports::layer::{Layer, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,9 +12,6 @@ use std::time::{Duration, Instant};
 /// How long nodes may take to be ready, to come back, to be in sync again.
 const WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// An answer of the admin port.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Of a node's log, what is shown when it does not come up.
 const LOG_SHOWN_BYTES: usize = 2_048;
 
@@ -26,6 +22,12 @@ struct Node {
     replication: u16,
     admin: u16,
     process: Option<Child>,
+}
+
+impl Node {
+    fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin)
+    }
 }
 
 /// **Invariant:** no process outlives it.
@@ -114,6 +116,11 @@ impl Nodes {
         Ok(())
     }
 
+    /// Addresses of the admin ports.
+    pub fn admins(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::admin).collect()
+    }
+
     pub fn bootstrap(&self) -> String {
         self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.kafka)).collect::<Vec<_>>().join(",")
     }
@@ -143,13 +150,13 @@ impl Nodes {
     /// Every node serves, none is fenced, and every replica is in sync, as every node sees it.
     fn is_whole(&self) -> bool {
         self.nodes.iter().all(|node| {
-            let is_ready = get(node.admin, "/readyz").is_some_and(|(status, _)| status == 200);
+            let is_ready = get(&node.admin(), "/readyz").is_some_and(|(status, _)| status == 200);
             is_ready && self.status(node).is_some_and(|status| is_whole(&status, self.nodes.len()))
         })
     }
 
     fn status(&self, node: &Node) -> Option<Value> {
-        serde_json::from_str(&get(node.admin, "/cluster")?.1).ok()
+        serde_json::from_str(&get(&node.admin(), "/cluster")?.1).ok()
     }
 
     pub fn until_whole(&mut self) -> Result<(), BrokerError> {
@@ -204,17 +211,6 @@ fn is_whole(status: &Value, nodes: usize) -> bool {
     let all_in_sync = status["not_in_sync"].as_array().is_some_and(Vec::is_empty);
     let known = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     all_in_sync && known.iter().filter(|node| node["fenced"] == false).count() == nodes
-}
-
-/// The status and body of an answer on loopback.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split_whitespace().nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What brokers ask of the controller, and what it answers, as bytes for [`crate::raft_transport::Message`].
 //!
 //! **At least once.** A message may be lost or come twice, so an asker asks again until it hears, and every request may be
-//! decided twice without harm: a registration is known by its incarnation and by the one that it comes after, a wish for another in-sync set by its number, a
-//! heartbeat says the same again, producer ids that nobody received are never used, the
-//! next step of a wish for a vote follows from what is in effect, and a client's request that is handed
-//! on is what the client itself would send again.
+//! decided twice without harm: a registration is known by its incarnation, and by the one that it comes after; a wish for
+//! another in-sync set by its number; a heartbeat says the same again; producer ids that nobody received are never used; the
+//! next step of a wish for a vote follows from what is in effect; and a client's request that is handed on is what the client
+//! itself would send again.
 //!
 //! **Nothing is guessed.** As for records, bytes that this release would have written otherwise are refused, and so is
 //! what is larger than any request of its kind may be.

@@ -10,6 +10,8 @@ use chronik_e2e::workload::writer::Writer;
 use chronik_e2e::workload::{Dice, check, create_topic, number};
 use std::time::Duration;
 
+/// A thousand values in a second.
+const WRITE_EVERY: Duration = Duration::from_millis(24);
 /// After so many a cluster has had enough: all that was written is read, and another one begins.
 const OF_ONE_CLUSTER: u64 = 50;
 
@@ -26,7 +28,7 @@ fn what_was_acknowledged_survives_kill_after_kill() {
     while done < kills {
         let mut cluster = Cluster::start(3, &[]);
         create_topic(&cluster);
-        let writer = Writer::start(&cluster);
+        let writer = Writer::start_with_pause(&cluster, WRITE_EVERY);
         let upto = kills.min(done + OF_ONE_CLUSTER);
         while done < upto {
             writer.goes_on("between two rounds");

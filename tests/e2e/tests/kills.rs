@@ -10,8 +10,8 @@ use chronik_e2e::workload::writer::Writer;
 use chronik_e2e::workload::{Dice, check, create_topic, number};
 use std::time::Duration;
 
-/// A thousand values in a second.
-const WRITE_EVERY: Duration = Duration::from_millis(24);
+/// Some hundred values in a second: each of them is looked for in the end, on every replica.
+const WRITE_EVERY: Duration = Duration::from_millis(80);
 /// After so many a cluster has had enough: all that was written is read, and another one begins.
 const OF_ONE_CLUSTER: u64 = 50;
 

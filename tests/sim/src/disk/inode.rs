@@ -3,7 +3,6 @@
 //! **Why undone, not redone.** Nearly all writes are synced and never looked at again. Kept as what they overwrote, which for
 //! an append is nothing, they cost one copy, and a sync forgets them; the durable content is worked out where the power is cut.
 
-use super::content::Content;
 use crate::dice::Dice;
 
 /// A change that is not synced, as what takes it back.
@@ -23,7 +22,7 @@ enum Change {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
-    now: Content,
+    now: Vec<u8>,
     /// From what is durable to what is there now.
     changes: Vec<Undo>,
 }
@@ -36,19 +35,22 @@ impl Inode {
     pub fn read(&self, buffer: &mut [u8], at: usize) -> usize {
         let from = at.min(self.now.len());
         let read = buffer.len().min(self.now.len() - from);
-        self.now.read(&mut buffer[..read], from);
+        buffer[..read].copy_from_slice(&self.now[from..from + read]);
         read
     }
 
     pub fn write<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>, at: usize) -> usize {
         let length = self.now.len();
+        if length < at {
+            self.now.resize(at, 0);
+        }
         let mut place = at;
         let mut before = Vec::new();
         for part in parts {
-            if place < length {
-                before.append(&mut self.now.copy(place, part.len().min(length - place)));
-            }
-            self.now.write(part, place);
+            let over = part.len().min(self.now.len() - place);
+            before.extend_from_slice(&self.now[place..place + over]);
+            self.now[place..place + over].copy_from_slice(&part[..over]);
+            self.now.extend_from_slice(&part[over..]);
             place += part.len();
         }
         let written = place - at;
@@ -58,8 +60,8 @@ impl Inode {
 
     pub fn set_len(&mut self, to: usize) {
         let length = self.now.len();
-        let cut = self.now.copy(to, length.saturating_sub(to));
-        self.now.resize(to);
+        let cut = self.now.get(to..).map(<[u8]>::to_vec).unwrap_or_default();
+        self.now.resize(to, 0);
         self.changes.push(Undo::SetLen { length, cut });
     }
 
@@ -69,7 +71,9 @@ impl Inode {
 
     /// A bit that is durable turns over by itself.
     pub fn rot(&mut self, at: usize, bit: u8) {
-        self.now.flip(at, bit);
+        if let Some(byte) = self.now.get_mut(at) {
+            *byte ^= 1 << (bit % 8);
+        }
     }
 
     /// Back to what is durable; gives what was taken back, the last change first.
@@ -78,15 +82,16 @@ impl Inode {
         while let Some(change) = self.changes.pop() {
             taken.push(match change {
                 Undo::Write { at, written, before, length } => {
-                    let bytes = self.now.copy(at, written);
-                    self.now.write(&before, at);
-                    self.now.resize(length);
+                    let bytes = self.now[at..at + written].to_vec();
+                    self.now[at..at + before.len()].copy_from_slice(&before);
+                    self.now.truncate(length);
                     Change::Write { at, bytes }
                 }
                 Undo::SetLen { length, cut } => {
                     let to = self.now.len();
-                    self.now.resize(length);
-                    self.now.write(&cut, to);
+                    self.now.truncate(length);
+                    self.now.extend_from_slice(&cut);
+                    self.now.resize(length, 0);
                     Change::SetLen(to)
                 }
             });
@@ -136,7 +141,7 @@ mod tests {
         write(&mut inode, b"behind a hole", 9);
         inode.set_len(40);
         inode.forget_unsynced();
-        assert_eq!(inode.now.copy(0, 99), b"durable");
+        assert_eq!(inode.now, b"durable");
     }
 
     #[test]
@@ -148,7 +153,7 @@ mod tests {
             inode.sync();
             write(&mut inode, b"XY", 1);
             inode.cut_power(&mut Dice::new(seed));
-            seen.insert(inode.now.copy(0, 99));
+            seen.insert(inode.now);
         }
         let all: [&[u8]; 3] = [b"aXY", b"aX", b"ab"];
         assert_eq!(seen, all.into_iter().map(<[u8]>::to_vec).collect());

@@ -4,7 +4,6 @@
 //! back to the latter, with pieces of what was not synced, whole, torn or not at all. **Faults stay within what a file system
 //! may do**: a rename is atomic, a synced file is whole, names made in one directory do not overtake each other.
 
-mod content;
 mod inode;
 mod trouble;
 

@@ -183,6 +183,7 @@ pub async fn run(
                 damaged: damaged.clone(),
                 replication_address: replication_address.clone(),
                 features: controller::supported_features(),
+                after: metadata.image().broker(node).map(|before| before.epoch),
             };
             tokio::select! {
                 () = &mut shutdown => return Ok(()),

@@ -14,10 +14,12 @@ use chronik_core::batch::{self, Builder, CheckedBatch, RecordOut, Records};
 use chronik_core::driver::{AppendError, Assumption, Part};
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
 use chronik_core::metadata::dynamic_broker_config::DynamicBrokerConfig;
+use chronik_core::partition::checkpoint::{Checkpoint, META_KEY};
 use chronik_core::partition::leader::{Abandoned, Acks, Durability, Refused};
 use chronik_core::partition::replicas::Membership;
+use chronik_core::pending::Pending;
 use chronik_core::replication::{Attached, Event, Message, ReplicationChannel};
-use chronik_core::wal::{ReadRange, WalEngine};
+use chronik_core::wal::{OpenMode, OpenOptions, ReadRange, WalEngine};
 use chronik_storage_memory::MemoryEngine;
 use chronik_storage_segment::{SegmentEngine, SegmentOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -603,6 +605,35 @@ async fn a_damaged_log_begins_anew_once_nobody_counts_on_it_and_what_is_left_of_
     assert_eq!(cluster.nodes[&NodeId(2)].offline(), []);
     let aside = home.path().join(format!("{LOG}.damaged")).join("00000000000000000000.log");
     assert_eq!(std::fs::read(aside).expect("kept"), damaged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_found_late_to_lack_what_was_committed_is_offline_until_nobody_counts_on_it() {
+    let home = tempfile::tempdir().expect("a directory");
+    let engine = || SegmentEngine::start(home.path().to_owned(), SegmentOptions::default()).expect("starts");
+    // Its process knew of two records that were committed, and neither is left.
+    let before = engine();
+    let how = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: 1 << 20 };
+    let log = before.open(LOG, how).await.expect("opened");
+    let known = Checkpoint { high_watermark: Offset(2), ..Checkpoint::default() };
+    let value = vec![(META_KEY.to_owned(), Some(Bytes::from(known.encode())))];
+    Pending::start(|done| log.meta_put(value, done)).await.expect("kept");
+    drop(log);
+    before.close().await.expect("closed");
+
+    let mut cluster = Cluster::new(3);
+    cluster.start(2, Arc::new(engine()));
+    cluster.connect_all();
+    let all = Facts { epoch: 0, leader: 1, in_sync: &[1, 2, 3], in_sync_min: 1 };
+    // As after a registration that said nothing of it, since the log could not be opened then.
+    let failures = cluster.tell_and_hear(&[2], all).await;
+    assert!(matches!(failures[..], [OpenError::Lost { .. }]), "{failures:?}");
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), [LOG], "nobody may be led by it");
+
+    cluster.tell(&[1, 2, 3], Facts { in_sync: &[1, 3], ..all }).await;
+    cluster.append(1, "a", Acks::All).await.expect("the others have it");
+    cluster.reaches(2, 1).await;
+    assert_eq!(cluster.nodes[&NodeId(2)].offline(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

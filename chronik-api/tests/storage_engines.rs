@@ -47,6 +47,7 @@ async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_h
         damaged: Vec::new(),
         replication_address: None,
         features: controller::supported_features(),
+        after: None,
     };
     applied(&mut image, &controller::register_broker(&registration).records);
     let volatile = [("chronik.storage", "memory"), ("chronik.durability", "replicated")];

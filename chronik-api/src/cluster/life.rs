@@ -26,11 +26,15 @@ pub enum LifeError {
 }
 
 /// Registers this process, however long that takes; gives its broker epoch, once this node's image has it.
-pub async fn register(asks: &Asks, metadata: &MetadataLog, registration: Registration) -> Result<Offset, LifeError> {
+pub async fn register(
+    asks: &Asks,
+    metadata: &MetadataLog,
+    mut registration: Registration,
+) -> Result<Offset, LifeError> {
     let (node, incarnation) = (registration.node, registration.incarnation);
-    let request = Request::Register(registration);
     let mut told = false;
     loop {
+        let request = Request::Register(registration.clone());
         match asks.ask(&request, ASK_FOR).await {
             Ok(Answer::Registered { broker_epoch }) => {
                 let mut images = metadata.subscribe();
@@ -49,6 +53,15 @@ pub async fn register(asks: &Asks, metadata: &MetadataLog, registration: Registr
                 }
                 told = true;
                 tokio::time::sleep(AGAIN).await;
+            }
+            Ok(Answer::Refused(Refusal::RegisteredSince { present })) => {
+                // A process before, whose registration this node's metadata did not have yet, or whose request came last.
+                let is_news = present > registration.after;
+                registration.after = present;
+                if !is_news {
+                    // Said by one that knows less than another has said before: it will not control for long.
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
             Ok(Answer::Refused(Refusal::Invalid(why))) => return Err(LifeError::NotAdmitted(why)),
             Ok(_) => tokio::time::sleep(AGAIN).await,

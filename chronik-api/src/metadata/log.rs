@@ -204,6 +204,7 @@ impl MetadataLog {
             damaged,
             replication_address: None,
             features: controller::supported_features(),
+            after: None,
         };
         self.propose_sure(move |_| controller::register_broker(&registration)).await?;
         let image = self.image();

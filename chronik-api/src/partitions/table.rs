@@ -14,7 +14,7 @@ use crate::assemble::engines::{Engines, LogError};
 use crate::metrics::TopicMetrics;
 use chronik_core::batch;
 use chronik_core::driver::{Assumption, Part};
-use chronik_core::ids::{LogId, NodeId, Offset, TopicId};
+use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset, TopicId};
 use chronik_core::replication::Event;
 use chronik_core::wal::{EngineError, OpenMode, OpenOptions, WalError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -47,6 +47,9 @@ pub enum OpenError {
     Log { topic: String, index: i32, source: WalError },
     #[error("partition {index} of topic {topic}: {what}")]
     NotBatches { topic: String, index: i32, what: batch::NotABatch },
+    /// Found after the registration, which is where a process says what it has lost: those who count on it still do.
+    #[error("the log of partition {index} of topic {topic} has come back without records that were committed")]
+    Lost { topic: String, index: i32 },
 }
 
 impl OpenError {
@@ -57,6 +60,7 @@ impl OpenError {
             Self::Engine { source: LogError::Engine(EngineError::Corrupt { .. }), .. }
                 | Self::Log { source: WalError::Corrupt { .. }, .. }
                 | Self::NotBatches { .. }
+                | Self::Lost { .. }
         )
     }
 }
@@ -141,7 +145,8 @@ impl PartitionTable {
                 && let Some((wanted, is_damaged)) = waiting.pop()
             {
                 let (id, engines) = (wanted.id, self.engines.clone());
-                opening.spawn(async move { (id, open_log(engines, wanted, is_damaged).await) });
+                let may_lack = self.may_lack(&wanted);
+                opening.spawn(async move { (id, open_log(engines, wanted, is_damaged, may_lack).await) });
             }
             match opening.join_next().await {
                 None => return failures,
@@ -173,6 +178,16 @@ impl PartitionTable {
                 Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
             }
         }
+    }
+
+    /// Whether a log that has lost what was committed may be opened as it is: the controller is told, or has been, or nobody
+    /// else has more. A log that could not be opened before the registration, and can be now, would otherwise keep its place
+    /// among those who have everything.
+    fn may_lack(&self, wanted: &Assignment) -> bool {
+        let is_idle = wanted.assumption.epoch < LeaderEpoch(0);
+        let is_alone =
+            matches!(&wanted.assumption.part, Part::Lead { membership, .. } if membership.in_sync.len() <= 1);
+        is_idle || is_alone || self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(&wanted.id)
     }
 
     /// Hands on what the replication channel reports.
@@ -270,10 +285,21 @@ fn adopt(partition: &Arc<Partition>, wanted: Assumption) {
 type OpenLog = (Assignment, Arc<dyn chronik_core::wal::Wal>, chronik_core::partition::recovery::Recovering);
 
 /// Opens a log; one that is damaged is set aside, and begins anew, if nobody counts on it.
-async fn open_log(engines: Arc<Engines>, wanted: Assignment, is_known_damaged: bool) -> Result<OpenLog, OpenError> {
+async fn open_log(
+    engines: Arc<Engines>,
+    wanted: Assignment,
+    is_known_damaged: bool,
+    may_lack: bool,
+) -> Result<OpenLog, OpenError> {
     let (id, topic) = (wanted.id, wanted.topic.clone());
     if !is_known_damaged {
-        let failure = match open_as_it_is(&engines, wanted.clone()).await {
+        let opened = match open_as_it_is(&engines, wanted.clone()).await {
+            Ok((_, _, recovering)) if recovering.is_damaged() && !may_lack => {
+                Err(OpenError::Lost { topic: topic.clone(), index: id.partition })
+            }
+            outcome => outcome,
+        };
+        let failure = match opened {
             Err(failure) if failure.is_damage() && wanted.is_replaceable => failure,
             outcome => return outcome,
         };

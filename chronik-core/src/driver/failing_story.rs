@@ -1,12 +1,13 @@
 //! A log fails at something that is not the driver's: what the driver makes of it when it notices.
 
-use super::{AppendError, Assumption, Environment, Inboxes, Outward, Part, PartitionDriver};
+use super::{AppendError, Assumption, Completion, Environment, Inboxes, Outward, Part, PartitionDriver};
 use crate::batch::{Builder, CheckedBatch, RecordOut};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::partition::leader::{Acks, Durability};
 use crate::partition::recovery::Recovered;
 use crate::partition::replicas::Membership;
 use crate::pending::{Done, Inbox, Started};
+use crate::replication::{Attach, Message};
 use crate::throttle::Throttles;
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::{Appended, Chunk, LogState, ReadRange, Refused, Rejected, Run, Wal, WalError};
@@ -124,4 +125,37 @@ fn a_leader_whose_log_has_failed_behind_its_back_goes_offline_with_the_first_bat
     // So the controller hears of it, and another replica leads.
     assert!(driver.has_failed());
     assert!(driver.take_outward().iter().any(|effect| matches!(effect, Outward::Failed { .. })));
+}
+
+#[test]
+fn a_follower_that_is_behind_a_trim_which_nobody_has_reported_is_told_where_the_log_begins_now() {
+    let Part::Lead { mut membership, lag_max } = lead() else { unreachable!("it leads") };
+    membership.in_sync = BTreeSet::from([ME]);
+    let mut driver = driver_over(FailedLog { takes_more: true }, Part::Lead { membership, lag_max }, 0, NOW);
+    for _ in 0..2 {
+        driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
+    }
+    driver.complete(Completion::Durable(Ok(Offset(2))), NOW);
+    driver.session_up(NodeId(2), NOW);
+    let attach = Attach {
+        epoch: LeaderEpoch(0),
+        log_start: Offset(0),
+        log_end: Offset(0),
+        last_epoch: None,
+        credit_bytes: 1 << 20,
+    };
+    driver.received(NodeId(2), Message::Attach(attach), NOW);
+    driver.take_outward();
+    // Its first read finds that the log has been cut at its front, though that was reported to nobody, and may never be.
+    let gone = WalError::OutOfRange { start: Offset(1), end: Offset(2) };
+    driver.complete(Completion::Read(1, Err(gone)), NOW);
+    let told = driver.take_outward();
+    let starts: Vec<Offset> = told
+        .iter()
+        .filter_map(|effect| match effect {
+            Outward::Send { to: NodeId(2), message: Message::Records(records) } => Some(records.log_start),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts, [Offset(1)], "news of an earlier start would leave it waiting: {told:?}");
 }

@@ -160,9 +160,13 @@ impl<K> PartitionDriver<K> {
                     _ => self.fail(WalError::Corrupt { offset: reading.from }),
                 }
             }
-            Err(WalError::OutOfRange { .. }) => {
-                // The log was trimmed past it meanwhile: the news make it attach again.
+            Err(WalError::OutOfRange { start, .. }) => {
+                // The log was trimmed past it meanwhile: the news make it attach again. The log says from where, since the
+                // trim may not have been reported yet, or never will be: news of an earlier start would leave the follower
+                // waiting for ever for a stream that has ended.
+                leader.trimmed(start.min(leader.high_watermark()));
                 leader.end_stream(to);
+                let news = leader.news();
                 self.send_records(to, news, Vec::new());
             }
             Err(cause) => self.fail(cause),

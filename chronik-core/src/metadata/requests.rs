@@ -1,10 +1,10 @@
 //! What brokers ask of the controller, and what it answers, as bytes for [`crate::raft_transport::Message`].
 //!
 //! **At least once.** A message may be lost or come twice, so an asker asks again until it hears, and every request may be
-//! decided twice without harm: a registration is known by its incarnation, a wish for another in-sync set by its number, a
-//! heartbeat says the same again, producer ids that nobody received are never used, the
-//! next step of a wish for a vote follows from what is in effect, and a client's request that is handed
-//! on is what the client itself would send again.
+//! decided twice without harm: a registration is known by its incarnation, and by the one that it comes after; a wish for
+//! another in-sync set by its number; a heartbeat says the same again; producer ids that nobody received are never used; the
+//! next step of a wish for a vote follows from what is in effect; and a client's request that is handed on is what the client
+//! itself would send again.
 //!
 //! **Nothing is guessed.** As for records, bytes that this release would have written otherwise are refused, and so is
 //! what is larger than any request of its kind may be.
@@ -76,6 +76,9 @@ pub enum Refusal {
     /// With the controller's words.
     #[error("{0}")]
     NotAdmitted(String),
+    /// A registration does not come after the present one: ask again, after that.
+    #[error("the broker's present registration is another one")]
+    RegisteredSince { present: Option<Offset> },
     /// This request or a later one: the image shows how.
     #[error("the request was decided before")]
     Decided,
@@ -152,6 +155,7 @@ mod tests {
                 damaged: vec![LOG, LogId::default()],
                 replication_address: Some("h:9192".into()),
                 features: supported_features(),
+                after: Some(Offset(0)),
             }),
             Request::Heartbeat(Heartbeat {
                 broker_epoch: Offset(5),
@@ -181,6 +185,8 @@ mod tests {
             Refusal::NotRegistered,
             Refusal::StaleBrokerEpoch,
             Refusal::NotAdmitted("why".into()),
+            Refusal::RegisteredSince { present: None },
+            Refusal::RegisteredSince { present: Some(Offset(0)) },
             Refusal::Decided,
             Refusal::Unknown,
             Refusal::Invalid("what".into()),

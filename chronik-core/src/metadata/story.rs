@@ -61,6 +61,7 @@ impl Cluster {
             damaged: Vec::new(),
             replication_address: None,
             features: supported_features(),
+            after: None,
         };
         self.carry_out(register_broker(&registration)).1
     }

@@ -60,6 +60,11 @@ impl Recovering {
         self.state.upto = self.state.upto.max(offset);
     }
 
+    /// As [`Recovered::is_damaged`].
+    pub fn is_damaged(&self) -> bool {
+        self.state.high_watermark > self.log.end
+    }
+
     /// The rebuilt state, as of the log's end. Producers read back count as seen at `now`, so that a restart shortens
     /// nobody's window.
     pub fn finish(mut self, now: Timestamp) -> Recovered {

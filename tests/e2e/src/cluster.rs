@@ -1,6 +1,7 @@
 //! Several brokers as one cluster, each a process that may be killed, paused, stopped and started again.
 
 use crate::broker::{binary, free_port};
+use crate::disk::Disk;
 use crate::relay::{Network, Ports};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -12,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Far above what any of these take, so that only a hang meets it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Far above what any of these take, so that only a hang meets it; also on a machine that stops all of this for a minute.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 /// The end of each log that a failed test shows.
 const LOG_SHOWN_BYTES: usize = 6 * 1024;
 
@@ -21,6 +22,8 @@ const LOG_SHOWN_BYTES: usize = 6 * 1024;
 pub struct Cluster {
     nodes: Vec<Node>,
     network: Option<Network>,
+    /// Each node's own, if there are.
+    disks: Vec<Disk>,
     home: TempDir,
 }
 
@@ -53,15 +56,38 @@ impl Cluster {
 
     /// With each node's own settings.
     pub fn start_with(count: usize, settings: impl Fn(usize) -> Vec<String>) -> Self {
-        Self::begin(count, settings, false)
+        Self::begin(count, settings, |_| Ok(Vec::new()), false).expect("there is nothing to lack")
     }
 
     /// With relays between the nodes: see [`Cluster::network`].
     pub fn start_on_relays(count: usize, settings: &[&str]) -> Self {
-        Self::begin(count, |_| settings.iter().map(ToString::to_string).collect(), true)
+        let settings = |_| settings.iter().map(ToString::to_string).collect();
+        Self::begin(count, settings, |_| Ok(Vec::new()), true).expect("there is nothing to lack")
     }
 
-    fn begin(count: usize, settings: impl Fn(usize) -> Vec<String>, relays: bool) -> Self {
+    /// With disks whose power can be cut: see [`Cluster::cut_power_and_restart`]. None where this machine, or this user, may
+    /// not have them, which is said.
+    pub fn start_on_disks(count: usize, settings: &[&str]) -> Option<Self> {
+        let disks = |home: &Path| {
+            let disk = |id| Disk::mounted(home.join(format!("disk-{id}.img")), home.join(format!("node-{id}")));
+            (1..=count).map(disk).collect()
+        };
+        match Self::begin(count, |_| settings.iter().map(ToString::to_string).collect(), disks, false) {
+            Ok(cluster) => Some(cluster),
+            Err(why) => {
+                assert!(std::env::var_os("CI").is_none(), "disks of their own cannot be mounted here: {why}");
+                eprintln!("NOT RUN: it takes python3, mkfs.ext4 and the right to mount it: {why}");
+                None
+            }
+        }
+    }
+
+    fn begin(
+        count: usize,
+        settings: impl Fn(usize) -> Vec<String>,
+        disks: impl FnOnce(&Path) -> Result<Vec<Disk>, String>,
+        relays: bool,
+    ) -> Result<Self, String> {
         let home = tempfile::Builder::new().prefix("chronik-e2e-").tempdir().expect("a temporary directory");
         let node = |_| Node {
             kafka: free_port(),
@@ -77,7 +103,8 @@ impl Cluster {
         let nodes: Vec<Node> = (0..count).map(node).collect();
         let planes: Vec<Ports> = nodes.iter().map(|node| node.planes).collect();
         let network = relays.then(|| Network::start(&planes, transport() == "quic"));
-        let mut cluster = Self { nodes, network, home };
+        let disks = disks(home.path())?;
+        let mut cluster = Self { nodes, network, disks, home };
         let ids: Vec<String> = cluster.ids().map(|id| id.to_string()).collect();
         make_certs(&cluster.certs(), &ids.join(","));
         for id in cluster.ids() {
@@ -86,7 +113,7 @@ impl Cluster {
             cluster.spawn(id);
         }
         cluster.wait("all nodes serve", |cluster| cluster.ids().all(|id| cluster.is_ready(id)));
-        cluster
+        Ok(cluster)
     }
 
     /// What is between the nodes, if there are relays.
@@ -220,6 +247,22 @@ impl Cluster {
         for id in self.ids() {
             self.restart(id);
         }
+    }
+
+    /// The power of all nodes is cut at one moment, and what they had not synced is gone; then all of them start again, which
+    /// is not waited for. Gives how many bytes are gone.
+    pub fn cut_power_and_restart(&mut self) -> u64 {
+        // None writes because another one is gone, and none answers a client meanwhile.
+        let running: Vec<usize> = self.ids().filter(|id| self.is_running(*id)).collect();
+        running.iter().for_each(|id| self.pause(*id));
+        running.iter().for_each(|id| self.kill(*id));
+        let written: Vec<_> = self.disks.iter().map(Disk::written).collect();
+        Disk::cut_power(&self.disks);
+        let gone = self.disks.iter().zip(&written).map(|(disk, written)| disk.come_back(written)).sum();
+        for id in self.ids() {
+            self.restart(id);
+        }
+        gone
     }
 
     /// SIGSTOP: it is there, and does nothing.

@@ -11,7 +11,7 @@ use chronik_fuzz::corpus::{from_hex, to_hex};
 use chronik_fuzz::memory::Counting;
 use chronik_fuzz::run::{Bounds, Finding, Report, Wrong, execute, run};
 use chronik_fuzz::target::Target;
-use chronik_fuzz::watch::{Desk, HUNG};
+use chronik_fuzz::watch::{Desk, HUNG, LOOK_EVERY};
 use chronik_fuzz::{corpus, targets};
 use clap::Parser;
 use std::collections::HashSet;
@@ -56,8 +56,6 @@ struct Arguments {
 const CORPUS_BYTES_MAX: usize = 16 * 1024;
 /// Longer findings are named by their file only.
 const SHOWN_BYTES_MAX: usize = 2048;
-/// How often the watchdog looks.
-const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// Where findings are written, below the directory that this is started in.
 const FINDINGS: &str = "target/fuzz";
 
@@ -211,8 +209,8 @@ fn write_corpus(target: &dyn Target, mut kept: Vec<Vec<u8>>, directory: &Path) -
 /// Ends the process if an execution does not come back: a thread cannot be stopped from outside.
 fn watch(desks: &[Desk]) {
     loop {
-        std::thread::sleep(WATCH_EVERY);
-        if let Some((name, input)) = desks.iter().find_map(Desk::hung) {
+        std::thread::sleep(LOOK_EVERY);
+        if let Some((name, input)) = desks.iter().find_map(Desk::look) {
             println!("{name:12} WRONG\n  {}", Wrong::Slow(HUNG));
             match write_input(name, &input) {
                 Ok(path) => println!("  again: chronik-fuzz {name} --reproduce {}", path.display()),

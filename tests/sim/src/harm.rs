@@ -14,6 +14,10 @@ use chronik_core::partition::retention::{Retention, start_after_retention};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// How often, and how many times, the right moment for a power cut is looked for.
+const MOMENT_LOOK_EVERY: Duration = Duration::from_micros(500);
+const MOMENT_LOOKS: usize = 2_000;
+
 impl World {
     /// Faults, one after the other, as long as the story has them.
     pub async fn harm(self: Rc<Self>) {
@@ -27,10 +31,30 @@ impl World {
             }
             let (fault, nodes) = (self.sim.roll(|dice| dice.pick(&self.story.faults).copied()), self.ids());
             let (Some(fault), Some(node)) = (fault, self.sim.roll(|dice| dice.pick(&nodes).copied())) else { return };
+            if matches!(fault, Fault::PowerCut | Fault::PowerCutAll) && self.sim.roll(|dice| dice.once_in(2)) {
+                self.until_metadata_is_on_its_way().await;
+                if self.is_ending() {
+                    return;
+                }
+            }
             if self.sim.elapsed() >= self.story.quiet_until {
                 self.do_harm(fault, node);
             }
         }
+    }
+
+    /// Until a node that does not control writes something of the metadata, which takes milliseconds and happens a few times
+    /// in a second: by chance hardly any power cut would come while what was said rests on what is not durable yet.
+    async fn until_metadata_is_on_its_way(&self) {
+        for _ in 0..MOMENT_LOOKS {
+            let writes = |group: &Rc<crate::node::group::Group>| group.is_persisting() && !group.controls();
+            if self.running().iter().filter_map(|node| node.group()).any(|group| writes(&group)) {
+                break;
+            }
+            self.sim.sleep(WORLD, MOMENT_LOOK_EVERY).await;
+        }
+        let span = self.sim.roll(|dice| dice.span(Duration::ZERO, self.story.disk_most));
+        self.sim.sleep(WORLD, span).await;
     }
 
     fn span(&self) -> Duration {

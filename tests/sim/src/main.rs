@@ -17,6 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+// As in the broker; a story is millions of small blocks.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tells stories of a cluster under faults, and looks whether what must hold does.
 #[derive(Debug, Parser)]
 #[command(name = "chronik-sim", version)]

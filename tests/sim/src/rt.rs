@@ -15,6 +15,8 @@ use crate::trace::Trace;
 use chronik_core::time::{Monotonic, Now, Timestamp};
 use chronik_storage_segment::threads::{Job, Lane};
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -35,7 +37,12 @@ const WALL_BEGIN_MS: i64 = 1_700_000_000_000;
 /// What the jobs of dead engines put on lanes at the end of a story is done as often. Some try again and again.
 const LAST_JOBS_ROUNDS: usize = 10;
 
-type TaskId = u64;
+/// A task's number, and its place among those that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TaskId {
+    number: u64,
+    place: usize,
+}
 
 enum What {
     /// Unless whoever waits has gone on meanwhile.
@@ -46,31 +53,57 @@ enum What {
 }
 
 struct Event {
-    at_us: u64,
-    number: u64,
     of: Process,
     what: What,
 }
 
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+/// When, in which order of those, and the event's place among those that will be. Small, since a heap moves what it holds.
+type Due = (u64, u64, usize);
+
+/// Things in places of their own, which are used again.
+struct Places<T> {
+    things: Vec<Option<T>>,
+    free: Vec<usize>,
+}
+
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Self { things: Vec::new(), free: Vec::new() }
     }
 }
-impl Eq for Event {}
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+impl<T> Places<T> {
+    /// Where the next thing will be.
+    fn next(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.things.len())
     }
-}
-impl Ord for Event {
-    /// The heap gives its greatest: the earliest.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at_us, other.number).cmp(&(self.at_us, self.number))
+
+    fn put(&mut self, thing: T) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.things[place] = Some(thing);
+                place
+            }
+            None => {
+                self.things.push(Some(thing));
+                self.things.len() - 1
+            }
+        }
+    }
+
+    fn get_mut(&mut self, place: usize) -> Option<&mut T> {
+        self.things.get_mut(place)?.as_mut()
+    }
+
+    fn take(&mut self, place: usize) -> Option<T> {
+        let thing = self.things.get_mut(place)?.take()?;
+        self.free.push(place);
+        Some(thing)
     }
 }
 
 struct Task {
+    number: u64,
     of: Process,
     waker: Waker,
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -117,8 +150,9 @@ struct Inner {
     now_us: Cell<u64>,
     numbers: Cell<u64>,
     turns: Cell<u64>,
-    events: RefCell<BinaryHeap<Event>>,
-    tasks: RefCell<BTreeMap<TaskId, Task>>,
+    due: RefCell<BinaryHeap<Reverse<Due>>>,
+    events: RefCell<Places<Event>>,
+    tasks: RefCell<Places<Task>>,
     processes: RefCell<BTreeMap<Process, State>>,
     paces: RefCell<BTreeMap<Process, DiskPace>>,
     shared: Arc<Shared>,
@@ -169,6 +203,7 @@ impl Sim {
             now_us: Cell::new(0),
             numbers: Cell::new(0),
             turns: Cell::new(0),
+            due: RefCell::default(),
             events: RefCell::default(),
             tasks: RefCell::default(),
             processes: RefCell::default(),
@@ -252,11 +287,16 @@ impl Sim {
                 self.push(of, Duration::ZERO, what);
             }
         }
-        let gone: Vec<TaskId> =
-            self.0.tasks.borrow().iter().filter(|(_, task)| task.of == of).map(|(id, _)| *id).collect();
-        for id in gone {
+        let mut gone: Vec<(u64, usize)> = {
+            let tasks = self.0.tasks.borrow();
+            let all = tasks.things.iter().enumerate().filter_map(|(place, task)| Some((place, task.as_ref()?)));
+            all.filter(|(_, task)| task.of == of).map(|(place, task)| (task.number, place)).collect()
+        };
+        // In the order in which they began, which their places do not tell.
+        gone.sort_unstable();
+        for (number, place) in gone {
             // Dropped outside of the borrow: a task's end may wake others.
-            let task = self.0.tasks.borrow_mut().remove(&id);
+            let task = self.take_task(TaskId { number, place });
             drop(task);
         }
     }
@@ -306,7 +346,15 @@ impl Sim {
     fn push(&self, of: Process, after: Duration, what: What) {
         let at_us = self.0.now_us.get() + u64::try_from(after.as_micros()).unwrap_or(u64::MAX / 2);
         let number = self.number();
-        self.0.events.borrow_mut().push(Event { at_us, number, of, what });
+        let place = self.0.events.borrow_mut().put(Event { of, what });
+        self.0.due.borrow_mut().push(Reverse((at_us, number, place)));
+    }
+
+    /// The task, if it is still the one that is there.
+    fn take_task(&self, id: TaskId) -> Option<Task> {
+        let mut tasks = self.0.tasks.borrow_mut();
+        tasks.get_mut(id.place).filter(|task| task.number == id.number)?;
+        tasks.take(id.place)
     }
 
     /// Calls after a true span of time, if the process lives then.
@@ -318,9 +366,11 @@ impl Sim {
         if !self.is_alive(of) {
             return;
         }
-        let id = self.number();
+        let number = self.number();
+        let mut tasks = self.0.tasks.borrow_mut();
+        let id = TaskId { number, place: tasks.next() };
         let waker = Waker::from(Arc::new(TaskWaker { shared: self.0.shared.clone(), id }));
-        self.0.tasks.borrow_mut().insert(id, Task { of, waker, future: Some(Box::pin(future)) });
+        tasks.put(Task { number, of, waker, future: Some(Box::pin(future)) });
         lock(&self.0.shared.ready).push_back(id);
     }
 
@@ -362,7 +412,7 @@ impl Sim {
     fn poll(&self, id: TaskId) {
         let (of, waker, mut future) = {
             let mut tasks = self.0.tasks.borrow_mut();
-            let Some(task) = tasks.get_mut(&id) else { return };
+            let Some(task) = tasks.get_mut(id.place).filter(|task| task.number == id.number) else { return };
             if let Some(state) = self.0.processes.borrow_mut().get_mut(&task.of)
                 && state.is_paused
             {
@@ -377,20 +427,21 @@ impl Sim {
         let outcome = future.as_mut().poll(&mut Context::from_waker(&waker));
         let is_over = outcome.is_ready() || !self.is_alive(of);
         if is_over {
-            self.0.tasks.borrow_mut().remove(&id);
-        } else if let Some(task) = self.0.tasks.borrow_mut().get_mut(&id) {
+            drop(self.take_task(id));
+        } else if let Some(task) = self.0.tasks.borrow_mut().get_mut(id.place).filter(|task| task.number == id.number) {
             task.future = Some(future);
         }
     }
 
     /// Drops everything that would still happen, and whatever that holds. All processes are dead.
     pub fn forget(&self) {
-        let events = std::mem::take(&mut *self.0.events.borrow_mut());
+        let due = std::mem::take(&mut *self.0.due.borrow_mut());
+        let mut events = std::mem::take(&mut *self.0.events.borrow_mut());
         drop(std::mem::take(&mut *self.0.tasks.borrow_mut()));
         let mut jobs: Vec<Job> = Vec::new();
-        // The heap's order is that of time, backwards.
-        for event in events.into_sorted_vec().into_iter().rev() {
-            if let What::Job(job) = event.what {
+        // In the order of time, which is the reverse of the heap's.
+        for Reverse((_, _, place)) in due.into_sorted_vec().into_iter().rev() {
+            if let Some(Event { what: What::Job(job), .. }) = events.take(place) {
                 jobs.push(job);
             }
         }
@@ -410,10 +461,12 @@ impl Sim {
             return true;
         }
         let until_us = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
-        let Some(event) = ({
-            let mut events = self.0.events.borrow_mut();
-            if events.peek().is_some_and(|event| event.at_us <= until_us) { events.pop() } else { None }
-        }) else {
+        let due = {
+            let mut due = self.0.due.borrow_mut();
+            due.peek_mut().filter(|first| first.0.0 <= until_us).map(PeekMut::pop)
+        };
+        let event = due.and_then(|Reverse((at_us, _, place))| Some((at_us, self.0.events.borrow_mut().take(place)?)));
+        let Some((at_us, event)) = event else {
             self.0.now_us.set(self.0.now_us.get().max(until_us));
             return false;
         };
@@ -421,7 +474,7 @@ impl Sim {
             return true;
         }
         self.0.turns.set(self.0.turns.get() + 1);
-        self.0.now_us.set(event.at_us);
+        self.0.now_us.set(at_us);
         let of = event.of;
         {
             let mut processes = self.0.processes.borrow_mut();

@@ -245,7 +245,7 @@ impl Node {
                         Some(broker_epoch) => Answer::Registered { broker_epoch },
                         None => Answer::Refused(Refusal::Unknown),
                     },
-                    |why| Refusal::NotAdmitted(why.to_string()),
+                    Refusal::from,
                 );
             }
             Request::AlterPartitions(asked) => {

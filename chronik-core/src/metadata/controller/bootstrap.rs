@@ -1,7 +1,7 @@
 //! The first facts of a cluster, the start of a broker, and the numbers that are never given out twice.
 
 use super::Decision;
-use crate::ids::{LogId, NodeId, ProducerId};
+use crate::ids::{LogId, NodeId, Offset, ProducerId};
 use crate::metadata::image::{Image, Listener};
 use crate::metadata::names;
 use crate::metadata::records::{
@@ -58,6 +58,9 @@ pub struct Registration {
     pub replication_address: Option<String>,
     /// What this release can work with, by feature ([`supported_features`]).
     pub features: BTreeMap<String, RangeInclusive<i16>>,
+    /// The broker's registration that this one comes after, as far as the process knows; `None`: there has been none. It is
+    /// the request's alone: where another one lies between, the request is late, or does not know yet.
+    pub after: Option<Offset>,
 }
 
 /// What this release can work with.

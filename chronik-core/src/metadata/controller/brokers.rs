@@ -28,11 +28,16 @@ pub enum AdmitError {
     Duplicate(NodeId),
     #[error("the cluster is at metadata.version {level}, and the broker's release works with {min} to {max}")]
     UnsupportedVersion { level: i16, min: i16, max: i16 },
+    /// The asker may be a process that has ended, and its request late: whoever lives asks again, after that one.
+    #[error("the broker's present registration is not the one that this comes after")]
+    RegisteredSince { present: Option<Offset> },
 }
 
 /// A process of a broker has started; it is fenced. What its logs have lost is taken out of the sets that promise it.
 ///
-/// Asked again by the same process it decides nothing: [`registered_epoch`] answers both times.
+/// Asked again by the same process it decides nothing: [`registered_epoch`] answers both times. A request comes after the
+/// registration that it names and after no other: one of a process that has ended, late on its way, would otherwise take the
+/// place of the process that runs now, which nobody could tell from a later start.
 pub fn admit_broker(image: &Image, registration: &Registration) -> Result<Decision<()>, AdmitError> {
     let node = registration.node;
     let was = image.broker(node);
@@ -43,6 +48,10 @@ pub fn admit_broker(image: &Image, registration: &Registration) -> Result<Decisi
     let same_directory = was.is_some_and(|was| was.directory_id == registration.directory_id);
     if !same_directory && was.is_some_and(|was| !was.fenced) {
         return Err(AdmitError::Duplicate(node));
+    }
+    let present = was.map(|was| was.epoch);
+    if registration.after != present {
+        return Err(AdmitError::RegisteredSince { present });
     }
     let (level, alone) = (image.metadata_version(), METADATA_VERSION_MIN..=METADATA_VERSION_MIN);
     let supported = registration.features.get(METADATA_VERSION).unwrap_or(&alone);

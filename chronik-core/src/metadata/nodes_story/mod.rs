@@ -64,11 +64,12 @@ impl Cluster {
         reply
     }
 
-    fn start(&mut self, id: i32, how: Start) -> Result<(), AdmitError> {
+    /// What a process that starts now asks.
+    fn registration(&mut self, id: i32, how: Start) -> Registration {
         self.starts += 1;
         let mut incarnation = [0; 16];
         incarnation[..8].copy_from_slice(&self.starts.to_be_bytes());
-        let registration = Registration {
+        Registration {
             node: NodeId(id),
             incarnation,
             directory_id: [if how.directory == 0 { id as u8 } else { how.directory }; 16],
@@ -78,7 +79,13 @@ impl Cluster {
             damaged: how.damaged,
             replication_address: Some(format!("b{id}:1")),
             features: supported_features(),
-        };
+            after: self.image.broker(NodeId(id)).map(|before| before.epoch),
+        }
+    }
+
+    fn start(&mut self, id: i32, how: Start) -> Result<(), AdmitError> {
+        let registration = self.registration(id, how);
+        let incarnation = registration.incarnation;
         self.carry_out(admit_broker(&self.image, &registration)?);
         self.seqs.remove(&NodeId(id));
         assert!(self.image.broker(NodeId(id)).expect("registered").fenced);

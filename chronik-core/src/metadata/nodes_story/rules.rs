@@ -565,6 +565,40 @@ fn who_cannot_lead_gets_new_replicas_only_where_there_is_nobody_else() {
 }
 
 #[test]
+fn a_registration_that_comes_late_does_not_end_the_process_that_runs_now() {
+    let mut cluster = Cluster::of(&[1, 2]);
+    let log = cluster.one(&[1, 2], MIN_2);
+    let another_disk = Start { directory: 71, ..CRASHED };
+    // Both are killed before anybody has heard them; the second one's disk is thrown away as well.
+    let late = [cluster.registration(1, CRASHED), cluster.registration(1, another_disk)];
+    cluster.fence(&[1]);
+    cluster.start(1, CRASHED).expect("admitted");
+    let since = Err(AdmitError::RegisteredSince { present: Some(cluster.at(1).1) });
+    // Fenced, which is when another directory could take its place, and not.
+    assert!(late.iter().all(|late| admit_broker(&cluster.image, late) == since));
+    cluster.unfence(&[1]);
+    cluster.carry_out(
+        alter_partitions(
+            &cluster.image,
+            NodeId(2),
+            &AlterPartitions { broker_epoch: cluster.at(2).1, seq: 1, partitions: vec![cluster.wanted(log, &[1, 2])] },
+        )
+        .expect("decided"),
+    );
+    assert_eq!(admit_broker(&cluster.image, &late[0]), since);
+    assert_eq!(admit_broker(&cluster.image, &late[1]), Err(AdmitError::Duplicate(NodeId(1))));
+    assert!(cluster.state(log).isr.contains(&NodeId(1)));
+
+    // Whoever lives asks again, after what it has learnt of.
+    let mut asks = Registration { after: None, ..cluster.registration(1, CRASHED) };
+    let Err(AdmitError::RegisteredSince { present }) = admit_broker(&cluster.image, &asks) else { panic!("admitted") };
+    asks.after = present;
+    cluster.carry_out(admit_broker(&cluster.image, &asks).expect("admitted"));
+    assert!(registered_epoch(&cluster.image, NodeId(1), asks.incarnation).is_some());
+    cluster.check_replay(None);
+}
+
+#[test]
 fn a_broker_that_is_taken_out_leaves_its_replicas_behind_and_comes_back_as_nobody() {
     let mut cluster = Cluster::of(&[1, 2]);
     let log = cluster.one(&[1, 2], MIN_2);
@@ -602,6 +636,7 @@ fn a_level_is_finalized_only_if_every_broker_can_work_with_it() {
         damaged: Vec::new(),
         replication_address: None,
         features: BTreeMap::from([(METADATA_VERSION.to_owned(), 20..=29)]),
+        after: None,
     };
     let refused = admit_broker(&cluster.image, &old);
     assert_eq!(refused, Err(AdmitError::UnsupportedVersion { level: 30, min: 20, max: 29 }));

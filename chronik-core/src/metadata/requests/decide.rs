@@ -6,7 +6,7 @@
 use super::{Answer, Refusal, Request};
 use crate::ids::{NodeId, Offset};
 use crate::metadata::controller::{
-    self, AlterPartitionError, Decision, HeartbeatError, Registration, admit_broker, registered_epoch,
+    self, AdmitError, AlterPartitionError, Decision, HeartbeatError, Registration, admit_broker, registered_epoch,
 };
 use crate::metadata::image::Image;
 use std::cmp::Ordering;
@@ -57,7 +57,7 @@ fn register(image: &Image, from: NodeId, registration: &Registration) -> Result<
         let why = format!("node {from} cannot register as broker {}", registration.node);
         return Err(Refusal::Invalid(why));
     }
-    let decision = admit_broker(image, registration).map_err(|why| Refusal::NotAdmitted(why.to_string()))?;
+    let decision = admit_broker(image, registration)?;
     let outcome = Outcome::Registered { node: from, incarnation: registration.incarnation };
     Ok(Decision::new(decision.records, outcome))
 }
@@ -72,6 +72,15 @@ fn allocate(image: &Image, from: NodeId, broker_epoch: Offset) -> Result<Decisio
     let Decision { records, reply } =
         controller::reserve_producer_ids(image).map_err(|_| Refusal::ProducerIdsExhausted)?;
     Ok(Decision::new(records, Outcome::Answer(Answer::ProducerIds(reply))))
+}
+
+impl From<AdmitError> for Refusal {
+    fn from(why: AdmitError) -> Self {
+        match why {
+            AdmitError::RegisteredSince { present } => Refusal::RegisteredSince { present },
+            AdmitError::Duplicate(_) | AdmitError::UnsupportedVersion { .. } => Refusal::NotAdmitted(why.to_string()),
+        }
+    }
 }
 
 impl From<AlterPartitionError> for Refusal {
@@ -116,7 +125,7 @@ mod tests {
         image
     }
 
-    fn registration(incarnation: u8) -> Request {
+    fn registration(incarnation: u8, after: Option<Offset>) -> Request {
         Request::Register(Registration {
             node: ME,
             incarnation: [incarnation; 16],
@@ -127,6 +136,7 @@ mod tests {
             damaged: Vec::new(),
             replication_address: None,
             features: supported_features(),
+            after,
         })
     }
 
@@ -141,12 +151,15 @@ mod tests {
     fn a_process_learns_its_epoch_however_often_it_asks_and_its_successor_ends_it() {
         let mut image = image();
         let broker_epoch = Offset(8);
-        assert_eq!(carry_out(&mut image, &registration(1)), Ok(Answer::Registered { broker_epoch }));
-        assert_eq!(carry_out(&mut image, &registration(1)), Ok(Answer::Registered { broker_epoch }));
+        let (first, second) = (registration(1, None), registration(2, Some(broker_epoch)));
+        assert_eq!(carry_out(&mut image, &first), Ok(Answer::Registered { broker_epoch }));
+        assert_eq!(carry_out(&mut image, &first), Ok(Answer::Registered { broker_epoch }));
         let ids = Request::AllocateProducerIds { broker_epoch };
         assert!(matches!(carry_out(&mut image, &ids), Ok(Answer::ProducerIds(block)) if block.first.0 == 0));
-        let before = registration(1).decide(&image, ME).expect("it makes records").expect("decided").reply;
-        let next = carry_out(&mut image, &registration(2));
+        let before = first.decide(&image, ME).expect("it makes records").expect("decided").reply;
+        let not_after = Err(Refusal::RegisteredSince { present: Some(broker_epoch) });
+        assert_eq!(carry_out(&mut image, &registration(2, None)), not_after, "it asks again, after that one");
+        let next = carry_out(&mut image, &second);
         assert!(matches!(next, Ok(Answer::Registered { broker_epoch }) if broker_epoch > Offset(8)));
         assert_eq!(before.answer(&image), Answer::Refused(Refusal::StaleBrokerEpoch));
         assert_eq!(carry_out(&mut image, &ids), Err(Refusal::StaleBrokerEpoch));
@@ -158,7 +171,7 @@ mod tests {
     fn who_does_not_know_of_a_registration_yet_refuses_as_one_that_controls_no_more() {
         let mut image = image();
         let broker_epoch = Offset(8);
-        assert_eq!(carry_out(&mut image, &registration(1)), Ok(Answer::Registered { broker_epoch }));
+        assert_eq!(carry_out(&mut image, &registration(1, None)), Ok(Answer::Registered { broker_epoch }));
         // The broker has started anew since, and this image has not come so far.
         let (broker_epoch, refused) = (Offset(20), Err(Refusal::NotController { leader: None }));
         let ids = Request::AllocateProducerIds { broker_epoch };
@@ -174,7 +187,7 @@ mod tests {
 
     #[test]
     fn nobody_registers_as_another() {
-        let refused = registration(1).decide(&image(), NodeId(2)).expect("it makes records");
+        let refused = registration(1, None).decide(&image(), NodeId(2)).expect("it makes records");
         assert!(matches!(refused, Err(Refusal::Invalid(_))));
         assert_eq!(
             carry_out(&mut image(), &Request::AllocateProducerIds { broker_epoch: Offset(3) }),

@@ -57,6 +57,9 @@ struct RegisterAsk {
     replication_address: Option<String>,
     #[prost(message, repeated, tag = "9")]
     features: Vec<FeatureRangeRecord>,
+    /// The broker epoch of the registration before it.
+    #[prost(int64, optional, tag = "10")]
+    after: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -153,6 +156,9 @@ struct RefusedAnswer {
     leader: Option<i32>,
     #[prost(string, tag = "3")]
     why: String,
+    /// The present registration's.
+    #[prost(int64, optional, tag = "4")]
+    broker_epoch: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
@@ -166,6 +172,7 @@ enum RefusalCode {
     Unknown = 6,
     Invalid = 7,
     ProducerIdsExhausted = 8,
+    RegisteredSince = 9,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -332,6 +339,7 @@ impl From<&Registration> for RegisterAsk {
             damaged: registration.damaged.iter().map(log_record).collect(),
             replication_address: registration.replication_address.clone(),
             features: feature_records(&registration.features),
+            after: registration.after.map(|epoch| epoch.0),
         }
     }
 }
@@ -362,6 +370,7 @@ impl TryFrom<RegisterAsk> for Registration {
             damaged: asked.damaged.iter().map(log_id).collect::<Result<_, _>>()?,
             replication_address: asked.replication_address,
             features,
+            after: asked.after.map(Offset),
         })
     }
 }
@@ -469,29 +478,35 @@ impl From<VoterCode> for VoterStep {
 
 impl From<&Refusal> for RefusedAnswer {
     fn from(refusal: &Refusal) -> Self {
+        let mut broker_epoch = None;
         let (code, leader, why) = match refusal {
             Refusal::NotController { leader } => (RefusalCode::NotController, leader.map(|node| node.0), ""),
             Refusal::NotRegistered => (RefusalCode::NotRegistered, None, ""),
             Refusal::StaleBrokerEpoch => (RefusalCode::StaleBrokerEpoch, None, ""),
             Refusal::NotAdmitted(why) => (RefusalCode::NotAdmitted, None, why.as_str()),
+            Refusal::RegisteredSince { present } => {
+                broker_epoch = present.map(|epoch| epoch.0);
+                (RefusalCode::RegisteredSince, None, "")
+            }
             Refusal::Decided => (RefusalCode::Decided, None, ""),
             Refusal::Unknown => (RefusalCode::Unknown, None, ""),
             Refusal::Invalid(why) => (RefusalCode::Invalid, None, why.as_str()),
             Refusal::ProducerIdsExhausted => (RefusalCode::ProducerIdsExhausted, None, ""),
         };
-        RefusedAnswer { code: code.into(), leader, why: why.to_owned() }
+        RefusedAnswer { code: code.into(), leader, why: why.to_owned(), broker_epoch }
     }
 }
 
 impl TryFrom<RefusedAnswer> for Refusal {
     type Error = NotARequest;
     fn try_from(answer: RefusedAnswer) -> Result<Self, NotARequest> {
-        let RefusedAnswer { code, leader, why } = answer;
+        let RefusedAnswer { code, leader, why, broker_epoch } = answer;
         let refusal = match RefusalCode::try_from(code) {
             Ok(RefusalCode::NotController) => Refusal::NotController { leader: leader.map(NodeId) },
             Ok(RefusalCode::NotRegistered) => Refusal::NotRegistered,
             Ok(RefusalCode::StaleBrokerEpoch) => Refusal::StaleBrokerEpoch,
             Ok(RefusalCode::NotAdmitted) => Refusal::NotAdmitted(why.clone()),
+            Ok(RefusalCode::RegisteredSince) => Refusal::RegisteredSince { present: broker_epoch.map(Offset) },
             Ok(RefusalCode::Decided) => Refusal::Decided,
             Ok(RefusalCode::Unknown) => Refusal::Unknown,
             Ok(RefusalCode::Invalid) => Refusal::Invalid(why.clone()),
@@ -499,7 +514,7 @@ impl TryFrom<RefusedAnswer> for Refusal {
             Ok(RefusalCode::None) | Err(_) => return Err(NotARequest::BadField("a refusal's code")),
         };
         // A field that does not belong to this refusal would be dropped in silence.
-        if RefusedAnswer::from(&refusal) != (RefusedAnswer { code, leader, why }) {
+        if RefusedAnswer::from(&refusal) != (RefusedAnswer { code, leader, why, broker_epoch }) {
             return Err(NotARequest::UnknownFields);
         }
         Ok(refusal)

@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Values that may be on their way: on a machine that keeps the cluster waiting others would lie in a queue until they are
+/// given up. A partition that takes nothing for half a minute holds up no other.
+const UNDER_WAY_MAX: u64 = 20_000;
+const BEHIND_PAUSE: Duration = Duration::from_millis(200);
 /// Its name in the values.
 pub const NAME: &str = "librdkafka";
 
@@ -61,16 +65,23 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// As much as keeps every partition at work at every moment.
     pub fn start(cluster: &Cluster) -> Self {
+        Self::start_with_pause(cluster, Duration::from_millis(4))
+    }
+
+    /// With that pause whenever each key has had a value: for stories that are long, since all of it is looked at in the end.
+    pub fn start_with_pause(cluster: &Cluster, pause: Duration) -> Self {
         let told = Told::default();
         let mut config = client(cluster);
-        config.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", "120000");
+        config.set("enable.idempotence", "true").set("acks", "all");
+        config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
         config.set("linger.ms", "2").set("retry.backoff.ms", "50").set("debug", "eos");
         config.set_log_level(RDKafkaLogLevel::Debug);
         let producer: ThreadedProducer<Told> = config.create_with_context(told.clone()).expect("a producer");
         let stop = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicU64::new(0));
-        let (until, now) = (stop.clone(), next.clone());
+        let (until, now, answered) = (stop.clone(), next.clone(), told.clone());
         let thread = std::thread::spawn(move || {
             let mut value = 0u64;
             while !until.load(Ordering::SeqCst) {
@@ -84,9 +95,10 @@ impl Writer {
                     // Its queue is full: the cluster is busy dying.
                     Err(_) => std::thread::sleep(Duration::from_millis(5)),
                 }
-                // Enough for every partition to be at work at every moment; all of it is looked at in the end.
-                if value.is_multiple_of(24) {
-                    std::thread::sleep(Duration::from_millis(4));
+                if value.is_multiple_of(KEYS) {
+                    let answered = answered.acknowledged.lock().expect("no callback panics").len() as u64;
+                    let is_behind = value > answered + UNDER_WAY_MAX;
+                    std::thread::sleep(if is_behind { BEHIND_PAUSE } else { pause });
                 }
             }
             producer.flush(PATIENCE).expect("all is answered in the end");

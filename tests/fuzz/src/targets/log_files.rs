@@ -17,7 +17,7 @@ use chronik_storage_segment::{SegmentEngine, SegmentOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// See the module's head.
 pub struct LogFiles;
@@ -38,7 +38,12 @@ fn id(partition: i32) -> LogId {
 }
 
 /// The files that an input may bring, by their numbers.
-fn names() -> Vec<PathBuf> {
+fn names() -> &'static [PathBuf] {
+    static NAMES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    NAMES.get_or_init(all_names)
+}
+
+fn all_names() -> Vec<PathBuf> {
     let mut names = vec![PathBuf::from("journal-0"), PathBuf::from("journal-1")];
     for partition in 0..2 {
         let dir = PathBuf::from(id(partition).to_string());
@@ -177,7 +182,10 @@ fn sound_frames(disk: &MemoryDisk) -> Frames {
     let salts: Vec<u32> = (0..2).flat_map(|partition| BASES.map(|base| salt(id(partition), Offset(base)))).collect();
     let mut sound = BTreeSet::new();
     for (_, bytes) in disk.files() {
-        for at in 0..bytes.len() {
+        let mut next = 0;
+        // Most bytes of a journal are zeros: passed over as fast as can be.
+        while let Some(at) = bytes[next..].iter().position(|byte| *byte == b'c').map(|found| next + found) {
+            next = at + 1;
             if !bytes[at..].starts_with(b"cRn1") {
                 continue;
             }

@@ -54,6 +54,7 @@ fn registration(node: NodeId) -> Registration {
         damaged: Vec::new(),
         replication_address: Some("h:9192".into()),
         features: supported_features(),
+        after: None,
     }
 }
 
@@ -104,7 +105,12 @@ pub(super) fn requests() -> Vec<Request> {
         |count: usize| WantedInSync { log, leader_epoch, partition_epoch, isr: isr[..count].to_vec(), synced: true };
     let asked = |count| AlterPartitions { broker_epoch: epoch, seq: 1, partitions: vec![wanted(count)] };
     vec![
-        Request::Register(Registration { incarnation: [5; 16], damaged: vec![log], ..registration(NODES[1]) }),
+        Request::Register(Registration {
+            incarnation: [5; 16],
+            damaged: vec![log],
+            after: Some(broker_epoch(NODES[1])),
+            ..registration(NODES[1])
+        }),
         Request::Register(registration(NodeId(4))),
         Request::Heartbeat(Heartbeat {
             broker_epoch: epoch,
@@ -126,6 +132,7 @@ pub(super) fn answers() -> Vec<Answer> {
     vec![
         Answer::Refused(Refusal::NotController { leader: Some(NODES[2]) }),
         Answer::Refused(Refusal::NotAdmitted("why".into())),
+        Answer::Refused(Refusal::RegisteredSince { present: Some(Offset(5)) }),
         Answer::Registered { broker_epoch: Offset(5) },
         Answer::Heartbeat(HeartbeatAnswer { fenced: true, may_stop: false }),
         Answer::AlterPartitions(vec![(log, Err(AlterPartitionError::IneligibleReplica(NODES[1])))]),

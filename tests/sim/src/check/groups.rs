@@ -53,6 +53,11 @@ impl Judge for CommittedOffsets {
         let may_go_back = picture.stories.get(log).is_some_and(|story| story.unclean.is_some());
         let is_there = picture.image.as_ref().is_some_and(|image| image.partition(log.topic, log.partition).is_some());
         match fact {
+            Fact::OffsetCommitted { of, epoch, offset, .. } if is_past(picture, of, *epoch) => {
+                // Stored before others came to lead, and told now: whoever told it was paused, and they have gone on since.
+                let known = self.known.entry(*log).or_insert(*offset);
+                *known = (*known).max(*offset);
+            }
             Fact::OffsetCommitted { generation, offset, .. } => {
                 if *generation >= 0 && *generation < self.generation {
                     return broken(

@@ -111,6 +111,12 @@ async fn commit(
     share: Vec<(String, LogId, Offset)>,
 ) -> Result<(), Option<GroupError>> {
     let (shard, of, epoch) = coordinator(&node).map_err(|_| None)?;
+    let told = |what: &str| {
+        let (member, generation) = (&own.0, own.1);
+        let offsets: Vec<_> = share.iter().map(|(_, log, offset)| format!("{log} at {offset}")).collect();
+        format!("n{} {what} of {member:?} in generation {generation}: {}", node.around.node, offsets.join(", "))
+    };
+    node.around.sim.tell(|| told("takes the commit"));
     let offset = |(name, log, offset): &(String, LogId, Offset)| OffsetToCommit {
         topic: name.clone(),
         topic_id: log.topic,
@@ -137,6 +143,7 @@ async fn commit(
     }
     match answer.await {
         Ok(Reply::Stored(Ok(()))) => {
+            node.around.sim.tell(|| told("has stored the commit"));
             for (_, log, offset) in share {
                 let fact = Fact::OffsetCommitted { of, epoch, generation: own.1, log, offset };
                 node.around.tell(fact);

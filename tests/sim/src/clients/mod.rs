@@ -17,7 +17,7 @@ use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset, ProducerId};
 use chronik_core::partition::leader::{Acks, Refused};
 use chronik_core::partition::producers;
 use chronik_core::time::Timestamp;
-use chronik_core::wal::ReadRange;
+use chronik_core::wal::{ReadRange, WalError};
 use futures::channel::oneshot;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -355,8 +355,14 @@ impl World {
             return None;
         }
         let range = ReadRange { from, upto: standing.high_watermark, max_bytes: 4_096, min_one: true };
-        let chunk = partition.read(range).await.ok()?;
-        Some(read(chunk.bytes))
+        match partition.read(range).await {
+            Ok(chunk) => Some(read(chunk.bytes)),
+            Err(WalError::Corrupt { offset }) => {
+                partition.found_damaged(offset);
+                None
+            }
+            Err(_) => None,
+        }
     }
 }
 

@@ -217,6 +217,11 @@ impl Group {
         self.state.borrow().lead.is_some()
     }
 
+    /// Whether something of it is on its way to the disk.
+    pub fn is_persisting(&self) -> bool {
+        self.state.borrow().is_persisting
+    }
+
     pub fn raft(&self) -> Ref<'_, MetadataRaft> {
         Ref::map(self.state.borrow(), |state| &state.raft)
     }
@@ -610,7 +615,7 @@ impl Group {
                                 Some(broker_epoch) => Answer::Registered { broker_epoch },
                                 None => Answer::Refused(Refusal::Unknown),
                             },
-                            Ok(Err(why)) => Answer::Refused(Refusal::NotAdmitted(why.to_string())),
+                            Ok(Err(why)) => Answer::Refused(why.into()),
                             Err(_) => Answer::Refused(Refusal::Unknown),
                         });
                     },

@@ -14,7 +14,7 @@ use chronik_core::metadata::names::CONSUMER_OFFSETS;
 use chronik_core::metadata::{Image, Topic};
 use chronik_core::partition::leader::Acks;
 use chronik_core::time::{Monotonic, Now};
-use chronik_core::wal::ReadRange;
+use chronik_core::wal::{ReadRange, WalError};
 use futures::channel::oneshot;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -177,7 +177,16 @@ impl Shard {
         let mut from = standing.log_start;
         while from < standing.log_end {
             let range = ReadRange { from, upto: standing.log_end, max_bytes: 16 << 10, min_one: true };
-            let Ok(chunk) = self.partition.read(range).await else { return false };
+            let chunk = match self.partition.read(range).await {
+                Ok(chunk) => chunk,
+                Err(why) => {
+                    if let WalError::Corrupt { offset } = why {
+                        // Another replica leads then, if there is one.
+                        self.partition.found_damaged(offset);
+                    }
+                    return false;
+                }
+            };
             if chunk.bytes.is_empty() {
                 break;
             }

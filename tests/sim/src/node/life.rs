@@ -19,16 +19,24 @@ const ASK_FOR: Duration = Duration::from_secs(2);
 const MIN_ASK: Duration = Duration::from_millis(300);
 
 /// Registers this process, however long that takes; gives its broker epoch, once this node's image has it.
-pub async fn register(around: &Around, asks: &Asks, group: &Group, registration: Registration) -> Option<Offset> {
+pub async fn register(around: &Around, asks: &Asks, group: &Group, mut registration: Registration) -> Option<Offset> {
     let (node, incarnation) = (registration.node, registration.incarnation);
-    let request = Request::Register(registration);
     loop {
+        let request = Request::Register(registration.clone());
         match asks.ask(&request, Duration::from_secs(10)).await {
             Ok(Answer::Registered { broker_epoch }) => {
                 let is_here =
                     |image: &Image| controller::registered_epoch(image, node, incarnation) == Some(broker_epoch);
                 group.changes().wait_for(|| is_here(&group.image()).then_some(())).await;
                 return Some(broker_epoch);
+            }
+            Ok(Answer::Refused(Refusal::RegisteredSince { present })) => {
+                let is_news = present > registration.after;
+                registration.after = present;
+                around.judges.borrow_mut().count("registration asked again, after another");
+                if !is_news {
+                    around.sim.sleep(around.process, AGAIN).await;
+                }
             }
             Ok(Answer::Refused(Refusal::Invalid(_))) => return None,
             Ok(_) => around.sim.sleep(around.process, AGAIN).await,

@@ -208,6 +208,7 @@ impl Node {
                 damaged: damaged.clone(),
                 replication_address: Some(format!("n{node}:9192")),
                 features: controller::supported_features(),
+                after: group.image().broker(node).map(|before| before.epoch),
             };
             let registered = life::register(&around, &asks, &group, registration).await;
             let broker_epoch = registered.ok_or("it is not let in")?;

@@ -450,6 +450,11 @@ impl Partition {
         recover(&**log).await.map(|recovering| recovering.finish(self.around.now().wall))
     }
 
+    /// A client's read met damage.
+    pub fn found_damaged(&self, offset: Offset) {
+        self.change(|driver, now| driver.found_damaged(offset, now));
+    }
+
     /// Starts a read of whole batches below `upto`.
     pub fn read(&self, range: ReadRange) -> Pending<Result<Chunk, WalError>> {
         Pending::start(|done| self.log.read(range, done))

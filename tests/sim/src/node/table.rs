@@ -186,6 +186,12 @@ impl Table {
         self.open(wanted).await
     }
 
+    /// Whether a log that has lost what was committed may be opened as it is, as the broker has it.
+    fn may_lack(&self, id: LogId, assumption: &Assumption) -> bool {
+        let is_alone = matches!(&assumption.part, Part::Lead { membership, .. } if membership.in_sync.len() <= 1);
+        assumption.epoch < LeaderEpoch(0) || is_alone || self.damaged.borrow().contains(&id)
+    }
+
     fn take_out(&self, partition: &Partition) {
         self.replicas.borrow_mut().remove(&partition.id);
         partition.close();
@@ -203,6 +209,11 @@ impl Table {
         let replica = Replica { node, life: self.around.process.0, log: id };
         let (runs, unreadable_from) = read_all(&*log).await?;
         let recovered = Partition::read_back(&self.around, &*log).await?;
+        if recovered.is_damaged() && !self.may_lack(id, &assumption) {
+            // Found after the registration: those who count on it still do.
+            let why = "it has lost what was committed, and nobody was told".to_owned();
+            return Err(NotOpened { why, is_damage: true });
+        }
         let LogState { start, end, .. } = log.state();
         self.around.tell(Fact::Opened { replica, start, end, runs, unreadable_from });
         if recovered.is_damaged() {
@@ -240,8 +251,13 @@ impl Table {
     async fn delete(&self, ids: impl IntoIterator<Item = LogId>) {
         for id in ids {
             self.unopened.borrow_mut().remove(&id);
-            if let Some(partition) = self.get(id) {
-                self.take_out(&partition);
+            match self.get(id) {
+                Some(partition) => self.take_out(&partition),
+                // It could not be opened; what is left of it is nobody's any more, also where deleting it fails halfway.
+                None => {
+                    let replica = Replica { node: self.around.node, life: self.around.process.0, log: id };
+                    self.around.tell(Fact::Deleted { replica });
+                }
             }
             match self.engine.delete(id).await {
                 Ok(()) | Err(EngineError::NotFound(_)) => {}

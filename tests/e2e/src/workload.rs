@@ -163,6 +163,11 @@ impl Dice {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
+
+    /// Lets as much time pass as comes up, less than that many milliseconds.
+    pub fn sleep_up_to(&mut self, ms: usize) {
+        std::thread::sleep(Duration::from_millis(self.roll(ms) as u64));
+    }
 }
 
 /// What an environment variable says, or else this.

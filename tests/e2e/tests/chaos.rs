@@ -11,7 +11,7 @@ use chronik_e2e::relay::{PLANES, Plane, Rule};
 use chronik_e2e::workload::replicas::replicas_are_the_same;
 use chronik_e2e::workload::writer::Writer;
 use chronik_e2e::workload::{Dice, check, create_topic, number, others};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What may happen to a node. Those with a `true` leave writing possible on every partition, which is waited for now and then;
 /// where only records, or only some, do not come through, leaders stay where they are and wait.
@@ -41,10 +41,6 @@ const CUT: Rule = Rule {
     reorder_per_mille: 0,
 };
 
-fn sleep_up_to(dice: &mut Dice, ms: usize) {
-    std::thread::sleep(Duration::from_millis(dice.roll(ms) as u64));
-}
-
 /// Makes it happen to the node.
 fn hurt(cluster: &mut Cluster, dice: &mut Dice, what: &str, id: usize) {
     let none = Rule { cut: false, ..CUT };
@@ -52,7 +48,7 @@ fn hurt(cluster: &mut Cluster, dice: &mut Dice, what: &str, id: usize) {
         "kill" => cluster.kill(id),
         "kill-and-back" => {
             cluster.kill(id);
-            sleep_up_to(dice, 800);
+            dice.sleep_up_to(800);
             cluster.restart(id);
         }
         "pause" => cluster.pause(id),
@@ -120,7 +116,7 @@ fn what_was_acknowledged_survives_kills_pauses_and_cuts() {
         let at = began.elapsed();
         hurt(&mut cluster, &mut dice, what, id);
         // Before and after it is noticed.
-        sleep_up_to(&mut dice, 3_000);
+        dice.sleep_up_to(3_000);
         let pause = (goes_on && waits).then(|| writer.goes_on(what));
         mend(&mut cluster, what, id);
         let whole = dice.roll(2) == 0;

@@ -15,10 +15,6 @@ const WRITE_EVERY: Duration = Duration::from_millis(80);
 /// After so many a cluster has had enough: all that was written is read, and another one begins.
 const OF_ONE_CLUSTER: u64 = 50;
 
-fn sleep_up_to(dice: &mut Dice, ms: usize) {
-    std::thread::sleep(Duration::from_millis(dice.roll(ms) as u64));
-}
-
 #[test]
 #[ignore = "run by tests/run"]
 fn what_was_acknowledged_survives_kill_after_kill() {
@@ -47,7 +43,7 @@ fn what_was_acknowledged_survives_kill_after_kill() {
                 if what == 5 || what == 6 {
                     writer.goes_on("with one node less");
                 } else if killed < 3 {
-                    sleep_up_to(&mut dice, 800);
+                    dice.sleep_up_to(800);
                 }
             }
             for id in &order[..killed] {

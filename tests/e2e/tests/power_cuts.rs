@@ -2,14 +2,13 @@
 //! disk, and what was acknowledged is there when the nodes are back, once and in order, and the replicas are the same.
 //!
 //! `CHRONIK_POWER_CUTS` says how often (default: a few); `CHRONIK_POWER_CUT_SETTINGS` are settings of the nodes, `key=value` with
-//! commas between: with `topics.durability=replicated` nobody promises anything, and this fails. `CHRONIK_CHAOS_SEED` and
+//! commas between: with `topics.durability=replicated` nobody promises that anything outlives it. `CHRONIK_CHAOS_SEED` and
 //! `CHRONIK_CLUSTER_TRANSPORT` as in `chaos.rs`.
 
 use chronik_e2e::cluster::Cluster;
 use chronik_e2e::workload::replicas::replicas_are_the_same;
 use chronik_e2e::workload::writer::Writer;
 use chronik_e2e::workload::{Dice, check, create_topic, number};
-use std::time::Duration;
 
 /// After so many a cluster has had enough: all that was written is read, and another one begins.
 const OF_ONE_CLUSTER: u64 = 10;
@@ -34,12 +33,12 @@ fn what_was_acknowledged_survives_when_the_power_is_cut_everywhere() {
             let how = dice.roll(4);
             if how < 2 {
                 cluster.kill(hurt);
-                std::thread::sleep(Duration::from_millis(dice.roll(2_500) as u64));
+                dice.sleep_up_to(2_500);
             }
             if how == 0 {
                 cluster.restart(hurt);
             }
-            std::thread::sleep(Duration::from_millis(dice.roll(600) as u64));
+            dice.sleep_up_to(600);
             let now = cluster.cut_power_and_restart();
             gone += now;
             left -= 1;

@@ -62,6 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             },
             segment_bytes: 1 << 20,
             is_replaceable: false,
+            may_begin: true,
         }])
         .await;
     if let Some(failure) = failures.into_iter().next() {

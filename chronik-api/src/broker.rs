@@ -90,6 +90,15 @@ pub struct FollowMetadata {
     pub groups: OnceLock<Arc<Groups>>,
 }
 
+/// What this node's logs are not any more, for its registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Those that have lost what was committed, which are all that are in an engine of which nothing outlives the process.
+    pub damaged: Vec<LogId>,
+    /// Those that are not there.
+    pub missing: Vec<LogId>,
+}
+
 impl FollowMetadata {
     fn assignment(&self, topic: &Topic, partition: i32) -> Option<Assignment> {
         let facts = topic.partition(partition)?;
@@ -124,6 +133,7 @@ impl FollowMetadata {
             assumption: Assumption { epoch: facts.leader_epoch, durability, throttled, part },
             segment_bytes: topic.config.segment_bytes,
             is_replaceable: facts.leader.is_some_and(|leader| leader != self.node) && !facts.counts_on(self.node),
+            may_begin: true,
         })
     }
 
@@ -136,14 +146,15 @@ impl FollowMetadata {
         self.assign(image.topics().flat_map(of).collect()).await;
     }
 
-    /// Opens what the image says this node has, as nobody's followers; gives those logs that have lost what was committed,
-    /// which are all that are in an engine of which nothing outlives the process. What each is follows when this process is
-    /// registered.
-    pub async fn open_idle(&self, image: &Image) -> Vec<LogId> {
+    /// Opens what the image says this node has, as nobody's followers; says what is not as it was. What each is follows when
+    /// this process is registered. What is missing is begun only after that: were it begun before, and the process killed,
+    /// the next one would find a log that is empty and nothing that is missing.
+    pub async fn open_idle(&self, image: &Image) -> Lost {
         let idle = |mut assignment: Assignment| {
             assignment.assumption.epoch = LeaderEpoch(-1);
             assignment.assumption.part = Part::Follow { leader: None, unclean_epoch: None };
             assignment.is_replaceable = false;
+            assignment.may_begin = false;
             assignment
         };
         let of = |topic: &Arc<Topic>| {
@@ -158,7 +169,7 @@ impl FollowMetadata {
         let mut damaged: BTreeSet<_> = all.iter().filter(gone).map(|assignment| assignment.id).collect();
         self.assign(all).await;
         damaged.extend(self.partitions.damaged());
-        damaged.into_iter().collect()
+        Lost { damaged: damaged.into_iter().collect(), missing: self.partitions.missing() }
     }
 
     fn throttle(&self, image: &Image) {

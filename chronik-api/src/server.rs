@@ -171,7 +171,7 @@ pub async fn run(
     let mut registered = None;
     let replication_address = bound.as_ref().map(|bound| bound.advertised.clone());
     if let Some(cluster) = &joined {
-        let mut damaged = follow.open_idle(&metadata.image()).await;
+        let mut lost = follow.open_idle(&metadata.image()).await;
         loop {
             let registration = Registration {
                 node,
@@ -180,7 +180,8 @@ pub async fn run(
                 rack: config.node.rack.clone(),
                 listeners: known_as.clone(),
                 clean: cluster.clean,
-                damaged: damaged.clone(),
+                damaged: lost.damaged.clone(),
+                missing: lost.missing.clone(),
                 replication_address: replication_address.clone(),
                 features: controller::supported_features(),
                 after: metadata.image().broker(node).map(|before| before.epoch),
@@ -193,10 +194,10 @@ pub async fn run(
             // none. What they turn out to have lost must be said before anybody counts on them, and until its first
             // heartbeat nobody does.
             let found = follow.open_idle(&metadata.image()).await;
-            if found == damaged {
+            if found == lost {
                 break;
             }
-            damaged = found;
+            lost = found;
         }
     }
     metadata.listen(follow.clone()).await.ok_or_else(|| ServeError::MetadataFailed(String::new()))?;

@@ -197,6 +197,7 @@ impl Three {
                 assumption: Assumption { epoch: LeaderEpoch(0), durability, throttled: false, part },
                 segment_bytes: 1 << 20,
                 is_replaceable: false,
+                may_begin: true,
             };
             let failures = nodes[&id.0].0.assign(vec![assignment]).await;
             assert!(failures.is_empty(), "it opens: {failures:?}");

@@ -88,6 +88,29 @@ fn a_project_that_is_begun_in_c_builds_and_keeps_every_rule() {
     assert!(code == Some(2) && words.contains("--sdk"), "{words}");
 }
 
+/// Its library and all that this depends on are built anew, which takes minutes: not among what is quick.
+#[test]
+#[ignore = "builds a project of its own, optimised"]
+fn a_project_that_is_begun_in_rust_builds_and_keeps_every_rule() {
+    let place = place();
+    let sdk = source("plugins/sdk");
+    let new = Command::new(CHRONIK)
+        .args(["plugin", "new", "mine", "--lang", "rust", "--sdk"])
+        .arg(&sdk)
+        .current_dir(place.path())
+        .output()
+        .expect("chronik runs");
+    assert!(new.status.success(), "{}", String::from_utf8_lossy(&new.stderr));
+    // The versions that the workspace is tested with, not those of the day.
+    fs::copy(source("Cargo.lock"), place.path().join("mine/Cargo.lock")).expect("the workspace is locked");
+    let made = Command::new("make").arg("-C").arg("mine").current_dir(place.path()).output().expect("make runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (code, told) = check(&place.path().join("mine/mine.so"), "{}", &[]);
+    assert_eq!(with_verdict(&told, "broken"), []);
+    assert_eq!((code, &told["engine"]["name"]), (Some(0), &Value::from("mine")));
+    assert!(with_verdict(&told, "kept").len() > 50, "{told:#}");
+}
+
 /// Killed processes, damaged files and failed writes are what an embedded database is there for; here it has to prove it.
 #[test]
 fn the_engine_on_an_embedded_database_keeps_every_rule() {
@@ -133,6 +156,7 @@ fn a_plugin_that_is_wrong_is_told_by_a_rule_of_the_class_that_it_breaks() {
         ("forgets on opening", "k01_killed_appending", "acknowledged was"),
         ("keeps the suffix", "k02_killed_changing", ""),
         ("deletes nothing", "k04_killed_creating", ""),
+        ("leaves to the kernel", "k06_power_cut", "acknowledged was"),
         ("ignores failed writes", "d03_failed_writes", "could not grow any more"),
         ("ignores failed writes", "d05_full_device", "device"),
     ] {

@@ -181,6 +181,7 @@ impl Cluster {
                 assumption,
                 segment_bytes: 1 << 20,
                 is_replaceable: NodeId(facts.leader) != node && !facts.in_sync.contains(&node.0),
+                may_begin: true,
             };
             failures.extend(self.nodes[&node].assign(vec![assignment]).await);
         }
@@ -430,6 +431,7 @@ async fn a_replica_is_opened_once_and_an_answer_that_comes_meanwhile_finds_it() 
         assumption: Assumption { epoch: LeaderEpoch(0), durability: Durability::Fsync, throttled: false, part },
         segment_bytes: 1 << 20,
         is_replaceable: false,
+        may_begin: true,
     };
     // A topic's creation and its first settings speak of the same replica; two of them over one log would be a disaster.
     assert!(table.assign(vec![assignment.clone(), assignment]).await.is_empty(), "it opens");
@@ -467,6 +469,7 @@ async fn a_log_that_cannot_be_opened_counts_as_failed_until_it_can() {
         },
         segment_bytes: 1 << 20,
         is_replaceable: false,
+        may_begin: true,
     };
     assert_eq!(table.assign(vec![assignment.clone()]).await.len(), 1);
     assert_eq!(table.offline(), [LOG], "nobody may make it a leader");
@@ -501,6 +504,7 @@ async fn a_log_whose_engine_is_not_configured_here_is_offline_and_begun_nowhere_
         },
         segment_bytes: 1 << 20,
         is_replaceable: false,
+        may_begin: true,
     };
     let failures = table.assign(vec![assignment(0, "cold-store"), assignment(1, "segment")]).await;
     let mut said = failures.iter().map(|failure| failure as &dyn std::error::Error);
@@ -546,6 +550,7 @@ async fn a_newer_role_that_comes_while_a_log_is_opened_is_not_lost() {
         },
         segment_bytes: 1 << 20,
         is_replaceable: false,
+        may_begin: true,
     };
     // In either order: two of one log would stand side by side, and the one that is found may be the older.
     for (partition, [first, second]) in (0..40).zip([[1, 2], [2, 1]].into_iter().cycle()) {

@@ -4,6 +4,7 @@ use chronik_api::assemble::engines::Engines;
 use chronik_api::broker::FollowMetadata;
 use chronik_api::clock::Clock;
 use chronik_api::config::Config;
+use chronik_api::metadata::Applied;
 use chronik_api::metadata::settings::cluster_defaults;
 use chronik_api::partitions::partition::Surroundings;
 use chronik_api::partitions::stall::StallWatch;
@@ -45,6 +46,7 @@ async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_h
         listeners: Vec::new(),
         clean: true,
         damaged: Vec::new(),
+        missing: Vec::new(),
         replication_address: None,
         features: controller::supported_features(),
         after: None,
@@ -77,8 +79,14 @@ async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_h
         groups: OnceLock::new(),
     };
     let id = |name: &str| LogId { topic: image.topic(name).expect("there").id, partition: 0 };
-    assert_eq!(follow.open_idle(&image).await, [id("volatile")], "nobody may count it in sync");
-    assert_eq!(follow.partitions.offline(), [], "both are open");
+    let lost = follow.open_idle(&image).await;
+    assert_eq!(lost.damaged, [id("volatile")], "nobody may count it in sync");
+    assert_eq!(lost.missing, [id("files"), id("volatile")], "nothing is begun before that is told");
+    assert_eq!(follow.partitions.len(), 0);
+    let image = Arc::new(image);
+    follow.begin(&image).await;
+    assert_eq!((follow.partitions.len(), follow.partitions.offline()), (2, vec![]), "both are begun now");
+    assert_eq!(follow.open_idle(&image).await, lost, "the memory's are lost all the same");
     assert_eq!(engines.stored("segment").map(|stored| stored.survives()), Some("power-loss"));
     follow.partitions.shut_down().await.expect("closed");
 }

@@ -202,6 +202,8 @@ impl MetadataLog {
             listeners,
             clean,
             damaged,
+            // There is nobody else who could have more.
+            missing: Vec::new(),
             replication_address: None,
             features: controller::supported_features(),
             after: None,

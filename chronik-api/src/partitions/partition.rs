@@ -22,7 +22,7 @@ use chronik_core::driver::{
     AppendError, Assumption, Completion, Cut, Environment, Found, Inboxes, Outward, PartitionDriver, Placed, Standing,
 };
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
-use chronik_core::partition::checkpoint::{Checkpoint, META_KEY};
+use chronik_core::partition::checkpoint::META_KEY;
 use chronik_core::partition::epochs::Epochs;
 use chronik_core::partition::follower::Phase;
 use chronik_core::partition::leader::{Abandoned, Acks, Durability, Leader};
@@ -566,15 +566,10 @@ impl Partition {
     async fn cut_and_recover(&self, cut: Cut) -> Result<Recovered, RecoverError> {
         let _alone = self.saving.lock().await;
         let log = &self.log;
-        let end = match cut {
-            Cut::From(from) => from,
-            Cut::All(_) => Offset::ZERO,
-        };
-        // First the checkpoint, if it speaks of what goes: other records will take those offsets, and a checkpoint that was
-        // believed then would not know them.
         let saved = Pending::start(|done| log.meta_get(META_KEY, done)).await.map_err(RecoverError::Log)?;
-        if saved.as_deref().and_then(Checkpoint::decode).is_none_or(|saved| saved.upto > end) {
-            let entries = vec![(META_KEY.to_owned(), None)];
+        if let Some(checkpoint) = cut.checkpoint(saved.as_deref()) {
+            self.checkpointed_watermark.store(checkpoint.high_watermark.0.unsigned_abs(), Ordering::Relaxed);
+            let entries = vec![(META_KEY.to_owned(), Some(Bytes::from(checkpoint.encode())))];
             Pending::start(|done| log.meta_put(entries, done)).await.map_err(RecoverError::Log)?;
         }
         let cut = match cut {

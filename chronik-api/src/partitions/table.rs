@@ -36,6 +36,8 @@ pub struct Assignment {
     pub segment_bytes: u64,
     /// Another node leads, and nobody counts on what is here: a log that turns out to be damaged may begin anew.
     pub is_replaceable: bool,
+    /// One that is not there is begun; else it is told ([`PartitionTable::missing`]).
+    pub may_begin: bool,
 }
 
 /// Why a partition could not be opened.
@@ -50,6 +52,9 @@ pub enum OpenError {
     /// Found after the registration, which is where a process says what it has lost: those who count on it still do.
     #[error("the log of partition {index} of topic {topic} has come back without records that were committed")]
     Lost { topic: String, index: i32 },
+    /// It was not to be begun ([`Assignment::may_begin`]).
+    #[error("partition {index} of topic {topic} is to be here, and there is no log of it")]
+    Missing { topic: String, index: i32 },
 }
 
 impl OpenError {
@@ -72,6 +77,8 @@ pub struct PartitionTable {
     replicas: RwLock<HashMap<LogId, Arc<Partition>>>,
     /// Logs that came back with less than was committed.
     damaged: Mutex<Vec<LogId>>,
+    /// Logs that are to be here, are not, and were not to be begun.
+    missing: Mutex<BTreeSet<LogId>>,
     /// Logs that are to be here and could not be opened.
     unopened: Mutex<BTreeSet<LogId>>,
     /// Held while replicas are opened and given their roles: of two that find a log not open yet, each would open it.
@@ -87,6 +94,7 @@ impl PartitionTable {
             around,
             replicas: RwLock::default(),
             damaged: Mutex::default(),
+            missing: Mutex::default(),
             unopened: Mutex::default(),
             assigning: tokio::sync::Mutex::default(),
             sessions: Mutex::default(),
@@ -171,6 +179,10 @@ impl PartitionTable {
                     let partition = Partition::open(id, topic, log, recovered, assumption, known, around);
                     replicas.insert(id, partition);
                 }
+                Some(Ok((id, Err(missing @ OpenError::Missing { .. })))) => {
+                    tracing::warn!("{missing}");
+                    self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                }
                 Some(Ok((id, Err(failure)))) => {
                     self.unopened.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
                     failures.push(failure);
@@ -218,6 +230,11 @@ impl PartitionTable {
     /// Logs that came back with less than was committed.
     pub fn damaged(&self) -> Vec<LogId> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs that were to be opened, and are not there.
+    pub fn missing(&self) -> Vec<LogId> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// Logs that have failed, or could not be opened, in order: whoever gives leads must know of both.
@@ -321,9 +338,13 @@ async fn open_log(
 
 async fn open_as_it_is(engines: &Engines, wanted: Assignment) -> Result<OpenLog, OpenError> {
     let (topic, index) = (wanted.topic.clone(), wanted.id.partition);
-    let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes: wanted.segment_bytes };
+    let mode = if wanted.may_begin { OpenMode::CreateIfMissing } else { OpenMode::Existing };
+    let options = OpenOptions { mode, segment_bytes: wanted.segment_bytes };
     let log = match engines.open(&wanted.storage, wanted.id, options).await {
         Ok(log) => log,
+        Err(LogError::Engine(EngineError::NotFound(_))) if !wanted.may_begin => {
+            return Err(OpenError::Missing { topic, index });
+        }
         Err(source) => return Err(OpenError::Engine { topic, index, source }),
     };
     match recovery::recover(&log).await {

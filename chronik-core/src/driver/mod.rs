@@ -79,6 +79,21 @@ pub enum Cut {
     All(Offset),
 }
 
+impl Cut {
+    /// What must take the place of the saved checkpoint, durably, before the log is cut, if that one speaks of what goes:
+    /// other records will take those offsets, and a checkpoint that was believed then would not know them.
+    pub fn checkpoint(&self, saved: Option<&[u8]>) -> Option<Checkpoint> {
+        let saved = saved.map(|bytes| Checkpoint::decode(bytes).unwrap_or_default());
+        match self {
+            Cut::From(end) => saved.filter(|saved| saved.upto > *end).map(|saved| {
+                let high_watermark = saved.high_watermark.min(*end);
+                Checkpoint { high_watermark, ..saved.cut(*end) }
+            }),
+            Cut::All(_) => saved.map(|_| Checkpoint::default()),
+        }
+    }
+}
+
 /// Whether an append was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {

@@ -153,6 +153,7 @@ mod tests {
                 listeners: vec![Listener { name: "main".into(), host: "h".into(), port: 9092 }],
                 clean: true,
                 damaged: vec![LOG, LogId::default()],
+                missing: vec![LogId::default()],
                 replication_address: Some("h:9192".into()),
                 features: supported_features(),
                 after: Some(Offset(0)),

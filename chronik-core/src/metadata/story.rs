@@ -59,6 +59,7 @@ impl Cluster {
             listeners: vec![listener],
             clean: true,
             damaged: Vec::new(),
+            missing: Vec::new(),
             replication_address: None,
             features: supported_features(),
             after: None,

@@ -2,13 +2,15 @@
 //! epoch wrote where, as of an offset. What the log holds after that offset is replayed on top.
 //!
 //! Losing a checkpoint is safe: everything in it can be read from the log again, as long as the log still holds it.
-//! Therefore one is written before a prefix of the log is dropped.
+//! Therefore one is written before a prefix of the log is dropped, and where a log is cut, it stays as far as it speaks of
+//! what stays ([`Checkpoint::cut`]).
 
 use super::epochs::Epochs;
 use super::producers::{AppendedBatch, Producer, Producers};
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use crate::time::Timestamp;
 use prost::Message;
+use std::collections::VecDeque;
 
 /// Name of the value beside the log.
 pub const META_KEY: &str = "partition";
@@ -65,6 +67,8 @@ struct StoredBatch {
     last_offset: i64,
     #[prost(int64, tag = "5")]
     max_timestamp_ms: i64,
+    #[prost(int32, tag = "6")]
+    epoch: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -76,6 +80,18 @@ struct StoredEpoch {
 }
 
 impl Checkpoint {
+    /// What is true of it when the log ends at `end`; what was committed is not touched by this. Where it cannot say
+    /// everything of what stays, [`Checkpoint::upto`] is 0: the log is to be read back from its start.
+    #[must_use]
+    pub fn cut(mut self, end: Offset) -> Self {
+        if self.upto > end {
+            let all_known = self.producers.cut(end, self.high_watermark);
+            self.upto = if all_known { end } else { Offset::ZERO };
+            self.epochs.truncate_suffix(end);
+        }
+        self
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let producers = self.producers.iter().map(|(id, producer)| StoredProducer {
             id: id.0,
@@ -91,6 +107,7 @@ impl Checkpoint {
                     base_offset: batch.base_offset.0,
                     last_offset: batch.last_offset.0,
                     max_timestamp_ms: batch.max_timestamp.0,
+                    epoch: i32::from(batch.epoch),
                 })
                 .collect(),
         });
@@ -116,16 +133,20 @@ impl Checkpoint {
         let high_watermark = Offset(stored.high_watermark);
         let mut checkpoint = Checkpoint { upto: Offset(stored.upto), high_watermark, ..Checkpoint::default() };
         for producer in stored.producers {
-            let batches = producer.batches.iter().map(|batch| AppendedBatch {
-                first_sequence: batch.first_sequence,
-                last_sequence: batch.last_sequence,
-                base_offset: Offset(batch.base_offset),
-                last_offset: Offset(batch.last_offset),
-                max_timestamp: Timestamp(batch.max_timestamp_ms),
-            });
+            let mut batches = VecDeque::with_capacity(producer.batches.len());
+            for batch in &producer.batches {
+                batches.push_back(AppendedBatch {
+                    epoch: i16::try_from(batch.epoch).ok()?,
+                    first_sequence: batch.first_sequence,
+                    last_sequence: batch.last_sequence,
+                    base_offset: Offset(batch.base_offset),
+                    last_offset: Offset(batch.last_offset),
+                    max_timestamp: Timestamp(batch.max_timestamp_ms),
+                });
+            }
             let restored = Producer {
                 epoch: i16::try_from(producer.epoch).ok()?,
-                batches: batches.collect(),
+                batches,
                 unbroken: producer.unbroken,
                 last_seen: Timestamp(producer.last_seen_ms),
             };
@@ -147,7 +168,7 @@ mod tests {
         let mut checkpoint = Checkpoint { upto: Offset(12), high_watermark: Offset(9), ..Checkpoint::default() };
         let mut builder = Builder::new(Timestamp(5)).idempotent(ProducerId(3), 1, 40);
         builder.push(&RecordOut::default());
-        checkpoint.producers.note(&builder.build().header, Timestamp(9));
+        checkpoint.producers.note(&builder.build().header, Timestamp(9), Offset(9));
         checkpoint.epochs.note(LeaderEpoch(2), Offset(0));
         let bytes = checkpoint.encode();
         assert_eq!(Checkpoint::decode(&bytes), Some(checkpoint));

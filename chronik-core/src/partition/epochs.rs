@@ -52,6 +52,11 @@ impl Epochs {
         Some((epoch, end))
     }
 
+    /// Forgets what lies at and behind `end`.
+    pub fn truncate_suffix(&mut self, end: Offset) {
+        self.starts.truncate(self.starts.partition_point(|(_, begins)| *begins < end));
+    }
+
     /// Forgets what lies below `start`; the epoch in force there then begins at it.
     pub fn truncate_prefix(&mut self, start: Offset) {
         let after = self.starts.partition_point(|(_, begins)| *begins <= start);
@@ -86,6 +91,15 @@ mod tests {
     fn an_epoch_that_wrote_nothing_leaves_no_trace() {
         assert_eq!(epochs(&[(1, 0), (2, 10), (3, 10)]), epochs(&[(1, 0), (3, 10)]));
         assert_eq!(epochs(&[(1, 0), (2, 0)]), epochs(&[(2, 0)]));
+    }
+
+    #[test]
+    fn a_cut_suffix_takes_the_epochs_that_began_in_it() {
+        let mut history = epochs(&[(1, 0), (3, 10), (4, 25)]);
+        history.truncate_suffix(Offset(26));
+        assert_eq!(history, epochs(&[(1, 0), (3, 10), (4, 25)]));
+        history.truncate_suffix(Offset(25));
+        assert_eq!(history, epochs(&[(1, 0), (3, 10)]));
     }
 
     #[test]

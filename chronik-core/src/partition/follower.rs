@@ -294,6 +294,7 @@ impl Follower {
 
     /// As a leader's: a follower remembers producers for the day when it leads.
     pub fn expire_producers(&mut self, horizon: Timestamp, count_max: usize) {
+        self.producers.settle(self.high_watermark);
         self.producers.expire(horizon, count_max);
     }
 
@@ -339,6 +340,11 @@ impl Follower {
         match answer {
             Attached::Stream { epoch, high_watermark } if epoch == self.epoch => {
                 self.phase = Phase::Streaming;
+                if self.may_lose() {
+                    // What was committed here may have been given up meanwhile, by a leader that this log never followed, also
+                    // where the present one has it again: it is committed when this leader says so.
+                    self.high_watermark = self.high_watermark.min(high_watermark).max(self.log_start);
+                }
                 self.learn_watermark(high_watermark);
                 self.restore_credit();
                 self.report();
@@ -395,7 +401,7 @@ impl Follower {
             self.received_bytes += bytes;
             let at = self.log_end;
             self.log_end = header.next_offset();
-            self.producers.note(header, now.wall);
+            self.producers.note(header, now.wall, self.high_watermark);
             self.epochs.note(header.leader_epoch, at);
             self.unwritten.push_back((self.log_end, bytes));
             self.unwritten_bytes += bytes;
@@ -512,10 +518,13 @@ impl Follower {
         self.phase = Phase::Waiting { until: now.monotonic + ASK_AGAIN };
     }
 
+    /// Whether the leader may lack what is committed here. Whoever has records of that epoch has been cut for it already.
+    fn may_lose(&self) -> bool {
+        self.unclean_epoch.is_some_and(|unclean| self.epochs.latest().is_none_or(|last| last < unclean))
+    }
+
     fn cut_from(&mut self, from: Offset, effect: Effect) {
-        // Whoever has records of that epoch has been cut for it already.
-        let may_lose = self.unclean_epoch.is_some_and(|unclean| self.epochs.latest().is_none_or(|last| last < unclean));
-        if from < self.high_watermark && !may_lose {
+        if from < self.high_watermark && !self.may_lose() {
             let high_watermark = self.high_watermark;
             return self.go_offline(Offline::CommittedRecordsMissing { from, high_watermark });
         }
@@ -774,6 +783,17 @@ mod tests {
         effects(&mut allowed);
         allowed.attached(now(0), below);
         assert_eq!(effects(&mut allowed), "cut 3");
+    }
+
+    #[test]
+    fn after_an_unclean_election_it_is_the_leader_who_says_what_is_committed() {
+        let streams = Attached::Stream { epoch: EPOCH, high_watermark: Offset(2) };
+        let mut clean = follower(false);
+        clean.attached(now(0), streams.clone());
+        assert_eq!(clean.high_watermark(), Offset(4), "what was committed stays so");
+        let mut unclean = follower(true);
+        unclean.attached(now(0), streams);
+        assert_eq!(unclean.high_watermark(), Offset(2), "it may have been given up and come back");
     }
 
     #[test]

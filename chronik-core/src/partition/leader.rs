@@ -226,7 +226,7 @@ impl<K> Leader<K> {
         debug_assert_eq!(header.base_offset, self.log_end, "a batch is ordered where it was admitted");
         self.log_end = header.next_offset();
         self.replicas.ordered(header.size_bytes() as u64);
-        self.producers.note(&header, now);
+        self.producers.note(&header, now, self.high_watermark);
         self.epochs.note(header.leader_epoch, header.base_offset);
     }
 
@@ -418,6 +418,7 @@ impl<K> Leader<K> {
 
     /// Forgets producers silent since `horizon`, and the longest silent ones beyond `count_max`.
     pub fn expire_producers(&mut self, horizon: Timestamp, count_max: usize) {
+        self.producers.settle(self.high_watermark);
         self.producers.expire(horizon, count_max);
     }
 

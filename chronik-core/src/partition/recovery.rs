@@ -19,15 +19,11 @@ impl Recovering {
     /// `saved` is the value of [`super::checkpoint::META_KEY`], if there is one.
     pub fn new(log: LogState, saved: Option<&[u8]>) -> Self {
         let saved = saved.and_then(Checkpoint::decode);
-        let high_watermark = saved.as_ref().map_or(Offset::ZERO, |checkpoint| checkpoint.high_watermark);
         let is_beyond_the_end = saved.as_ref().is_some_and(|checkpoint| checkpoint.upto > log.end);
-        let replacement = is_beyond_the_end.then(|| Checkpoint { high_watermark, ..Checkpoint::default() });
-        let mut state = saved
-            // A checkpoint from beyond the end speaks of records that a crash took away: their sequences may come again.
-            // What had been committed counts all the same, or nobody would know that it is lost.
-            .filter(|checkpoint| checkpoint.upto <= log.end)
-            .unwrap_or_default();
-        state.high_watermark = high_watermark;
+        // One from beyond the end speaks of records that a crash took away, too: their sequences may come again. What had
+        // been committed counts all the same, or nobody would know that it is lost.
+        let mut state = saved.unwrap_or_default().cut(log.end);
+        let replacement = is_beyond_the_end.then(|| state.clone());
         state.upto = state.upto.max(log.start);
         Self { state, replacement, log }
     }
@@ -50,7 +46,8 @@ impl Recovering {
         }
         // The broker's clock at that append is not stored; a record's own time may be anything, so it is bounded by what
         // the caller passes as now when it expires producers.
-        self.state.producers.note(header, header.max_timestamp);
+        let high_watermark = self.state.high_watermark;
+        self.state.producers.note_again(header, header.max_timestamp, high_watermark);
         self.state.epochs.note(header.leader_epoch, header.base_offset);
         self.state.upto = header.next_offset();
     }
@@ -107,7 +104,9 @@ impl Recovered {
 mod tests {
     use super::*;
     use crate::batch::{Builder, RecordOut};
+    use crate::driver::Cut;
     use crate::ids::ProducerId;
+    use crate::partition::producers::{Refused, Verdict};
 
     fn log(end: i64) -> LogState {
         LogState { end: Offset(end), ..LogState::default() }
@@ -137,19 +136,70 @@ mod tests {
 
         // The last one, which was not committed, is lost, and so is not among what is there.
         let short = Recovering::new(log(19), Some(&saved));
-        assert_eq!(short.next_read(), Some(Offset(0)));
+        assert_eq!(short.next_read(), None, "what is there is known");
         let replacement = short.replacement().expect("it must not stay").encode();
         let mut again = Recovering::new(log(25), Some(&replacement));
         assert_eq!(again.replacement(), None);
-        assert_eq!(again.next_read(), Some(Offset(0)), "all is read anew");
-        (0..25).for_each(|at| again.replay(&header(-1, at)));
+        assert_eq!(again.next_read(), Some(Offset(19)), "what came in its place is read");
+        (19..25).for_each(|at| again.replay(&header(-1, at)));
         let recovered = again.finish(Timestamp(2));
-        assert_eq!(recovered.checkpoint.producers.iter().count(), 0, "it would be told of a record that is not there");
+        assert_eq!(recovered.checkpoint.producers.len(), 0, "it would be told of a record that is not there");
         assert!(!recovered.is_damaged());
         assert!(
             Recovering::new(log(18), Some(&replacement)).finish(Timestamp(2)).is_damaged(),
             "but of 19 it is known"
         );
         assert_eq!(Recovering::new(log(20), Some(&saved)).replacement(), None, "one that tells the truth stays");
+    }
+
+    /// A log of single records by producer 7, and what was saved of it when `committed` of them were.
+    fn saved_of(count: i64, committed: i64) -> Vec<u8> {
+        let mut before = Recovering::new(log(count), None);
+        before.state.high_watermark = Offset(committed);
+        (0..count).for_each(|at| before.replay(&numbered(at)));
+        before.finish(Timestamp(1)).checkpoint.encode()
+    }
+
+    fn numbered(at: i64) -> Header {
+        let base_sequence = i32::try_from(at).expect("it is small");
+        Header { base_sequence, leader_epoch: LeaderEpoch(0), ..header(7, at) }
+    }
+
+    #[test]
+    fn a_producer_whose_committed_records_were_dropped_and_whose_others_were_cut_goes_on_where_it_stood() {
+        // Ten records, of which four are committed and three dropped; a new leader has no more than those four.
+        let saved = saved_of(10, 4);
+        let cut = Cut::From(Offset(4)).checkpoint(Some(&saved)).expect("it speaks of what goes");
+        assert_eq!(cut.high_watermark, Offset(4));
+        let log = LogState { start: Offset(3), end: Offset(4), ..LogState::default() };
+        let recovering = Recovering::new(log, Some(&cut.encode()));
+        assert_eq!(recovering.next_read(), None);
+        let recovered = recovering.finish(Timestamp(2)).checkpoint;
+        assert_eq!(recovered.producers.judge(&numbered(4)), Ok(Verdict::New));
+        let refused = Refused::OutOfOrder { sent: 5, last: 3 };
+        assert_eq!(recovered.producers.judge(&numbered(5)), Err(refused), "the one before it is not there");
+        assert_eq!(recovered.epochs.latest(), Some(LeaderEpoch(0)));
+    }
+
+    #[test]
+    fn a_cut_further_back_than_what_is_remembered_reads_the_log_again_and_counts_nothing_twice() {
+        let saved = saved_of(100, 90);
+        let cut = Cut::From(Offset(50)).checkpoint(Some(&saved)).expect("it speaks of what goes");
+        let mut recovering = Recovering::new(log(50), Some(&cut.encode()));
+        assert_eq!(recovering.next_read(), Some(Offset(0)));
+        (0..50).for_each(|at| recovering.replay(&numbered(at)));
+        let mut afresh = Recovering::new(log(50), None);
+        afresh.state.high_watermark = Offset(50);
+        (0..50).for_each(|at| afresh.replay(&numbered(at)));
+        assert_eq!(recovering.finish(Timestamp(2)).checkpoint, afresh.finish(Timestamp(2)).checkpoint);
+    }
+
+    #[test]
+    fn a_checkpoint_stays_as_long_as_it_tells_the_truth() {
+        let saved = saved_of(10, 4);
+        assert_eq!(Cut::From(Offset(10)).checkpoint(Some(&saved)), None);
+        assert_eq!(Cut::From(Offset(5)).checkpoint(None), None);
+        assert_eq!(Cut::From(Offset(5)).checkpoint(Some(b"damaged")), None, "it is as good as none");
+        assert_eq!(Cut::All(Offset(5)).checkpoint(Some(&saved)), Some(Checkpoint::default()));
     }
 }

@@ -1,10 +1,12 @@
-//! K: a process that is killed at its work, many times, and what it leaves.
+//! K: a process that is killed at its work, many times, or its machine's power cut, and what it leaves.
 
+use crate::device::Device;
 use crate::judge::Judge;
 use crate::snapshot::{Expected, Snapshot};
 use crate::writer::Step;
 use chronik_conformance::wal::Dice;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -60,6 +62,27 @@ pub(crate) fn setting_aside(judge: &Judge) {
             _ if there => Step::Aside(number),
             _ => Step::Create(number),
         });
+    });
+}
+
+/// What is written is not to be lost before anything else is done that outlives a power cut, so that what is there afterwards
+/// is a moment of the history.
+pub(crate) fn power(judge: &Judge) {
+    let mut device = Device::mounted().unwrap_or_else(|error| panic!("a disk could be mounted before: {error}"));
+    let directory = device.at().join("data");
+    let cut = || device.cut_power().unwrap_or_else(|error| panic!("the power cannot be cut: {error}"));
+    let synced = |step: &Step| !matches!(step, Step::Order(..) | Step::Wait);
+    interrupt_often(judge, &directory, synced, cut, |expected, dice, steps| {
+        let model = &expected.model;
+        let at = model.start + dice.below((model.end - model.start + 1) as u64) as i64;
+        let value = dice.below(1 << 40).to_string();
+        match dice.below(12) {
+            0 => steps.extend([Step::Sync, Step::Prefix(at)]),
+            1 if model.is_boundary(at) => steps.extend([Step::Sync, Step::Suffix(at)]),
+            2 => steps.extend([Step::Sync, Step::Put(value.clone(), value)]),
+            3 | 4 => steps.push(Step::Sync),
+            _ => orders(expected, dice, steps),
+        }
     });
 }
 
@@ -147,10 +170,23 @@ pub(crate) fn settle(moments: &[Expected], acknowledged: usize, found: &Snapshot
     })
 }
 
-/// Tells a writer what `more` chooses, kills it somewhere, and looks at what it has left; many times.
+/// As [`interrupt_often`], where only the process is killed.
 fn kill_often(judge: &Judge, more: impl Fn(&Expected, &mut Dice, &mut Vec<Step>)) {
     let place = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory for temporary files: {error}"));
-    let directory = place.path().join("data");
+    // An order is acknowledged by the wait that follows, not by itself.
+    let acknowledged = |step: &Step| !matches!(step, Step::Order(..));
+    interrupt_often(judge, &place.path().join("data"), acknowledged, || {}, more);
+}
+
+/// Tells a writer what `more` chooses, kills it somewhere, does what else befalls its machine, and looks at what it has left;
+/// many times. What is there must be what it was after the last step that is done and `sure`, or after a later one.
+fn interrupt_often(
+    judge: &Judge,
+    directory: &Path,
+    sure: impl Fn(&Step) -> bool,
+    mut befall: impl FnMut(),
+    more: impl Fn(&Expected, &mut Dice, &mut Vec<Step>),
+) {
     let mut expected = Expected::default();
     for kill in 0..KILLS {
         let mut dice = Dice(kill);
@@ -180,13 +216,12 @@ fn kill_often(judge: &Judge, more: impl Fn(&Expected, &mut Dice, &mut Vec<Step>)
         }
         thread::sleep(Duration::from_micros(dice.below(MICROSECONDS_MORE)));
         acknowledged += writer.kill();
-        let found = match Snapshot::of(&judge.subject, &directory) {
+        befall();
+        let found = match Snapshot::of(&judge.subject, directory) {
             Ok(found) => found,
             Err(why) => panic!("kill {kill}: what is left after {acknowledged} steps cannot be opened: {why}"),
         };
-        // An order is acknowledged by the wait that follows, not by itself.
-        let sure =
-            steps[..acknowledged].iter().rposition(|step| !matches!(step, Step::Order(..))).map_or(0, |at| at + 1);
+        let sure = steps[..acknowledged].iter().rposition(&sure).map_or(0, |at| at + 1);
         expected = match settle(&moments, sure, &found) {
             Ok(expected) => expected,
             Err(why) => panic!("kill {kill}, after {acknowledged} steps: {why}"),

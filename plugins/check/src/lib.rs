@@ -15,6 +15,7 @@
 
 pub mod bench;
 mod damage;
+mod device;
 pub mod judge;
 mod killed;
 mod process;
@@ -29,9 +30,11 @@ pub use subject::{Again, Subject, whole};
 
 /// What this kit cannot tell, each a sentence.
 pub const NOT_CHECKED: &[&str] = &[
-    "A power cut: what is synced is taken to be on the disk. Rule s05 needs a disk that forgets what was not synced.",
+    "A power cut, where this user may mount no disk of its own (root may): what is synced is taken to be on the disk then. Rule \
+     k06 needs such a disk, which forgets what was not synced.",
     "A device without room, where this user may mount none of its own: rule d03 makes writes fail by a limit on the size of \
      files, which an engine may see as another error. Rule d05 needs such a device.",
-    "Whether calls return within a millisecond: rule p09 finds those that never return within five. Whether memory leaks: no rule runs long enough to tell.",
+    "Whether every call returns within a millisecond: rule p09 finds those that never do. Whether memory leaks: no rule runs long \
+     enough to tell.",
     "What a plug-in does to memory that is not its own: run it under AddressSanitizer.",
 ];

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 /// Threads and files that are on their way to be gone get so much time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
-/// The contract says about a millisecond; machines differ.
-const RETURNS_WITHIN: Duration = Duration::from_millis(5);
+/// As the contract says.
+const RETURNS_WITHIN: Duration = Duration::from_millis(1);
 /// Calls of each kind.
 const RETURNS_OF: usize = 20;
 /// How many logs are opened and closed when leaks are looked for.

@@ -59,14 +59,41 @@ impl Subject {
     }
 }
 
-/// A user namespace in which this user may mount, and mounts of its own.
-const APART: [&str; 4] = ["--user", "--map-root-user", "--mount", "--"];
+/// Where a process may mount devices that nobody else sees, and that go with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// Devices in memory: in a user namespace any user may.
+    Memory,
+    /// Disks in files: only root may.
+    Disk,
+}
+
+impl Apart {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Apart::Memory => &["--user", "--map-root-user", "--mount", "--"],
+            Apart::Disk => &["--mount", "--"],
+        }
+    }
+}
 
 /// Whether this system lets this user mount a device of its own.
-pub(crate) fn may_mount() -> bool {
+pub(crate) fn may_mount(apart: Apart) -> bool {
     let Ok(place) = tempfile::tempdir() else { return false };
     let mut command = Command::new("unshare");
-    command.args(APART).args(["mount", "-t", "tmpfs", "-o", "size=64k", "chronik-may-mount"]).arg(place.path());
+    command.args(apart.arguments());
+    match apart {
+        Apart::Memory => {
+            command.args(["mount", "-t", "tmpfs", "-o", "size=64k", "chronik-may-mount"]).arg(place.path())
+        }
+        Apart::Disk => command
+            .args([
+                "sh",
+                "-ec",
+                "truncate -s 16M $0/image; mkfs.ext4 -q -F $0/image; mount -t ext4 -o loop $0/image $0",
+            ])
+            .arg(place.path()),
+    };
     command.output().is_ok_and(|output| output.status.success())
 }
 
@@ -97,9 +124,9 @@ impl Again {
     }
 
     /// The same where it may mount a device that nobody else sees, and that goes with it.
-    pub(crate) fn apart(&self, part: &str) -> Command {
+    pub(crate) fn apart(&self, apart: Apart, part: &str) -> Command {
         let mut command = Command::new("unshare");
-        command.args(APART).arg(&self.program).args(&self.arguments).arg(part);
+        command.args(apart.arguments()).arg(&self.program).args(&self.arguments).arg(part);
         command
     }
 

@@ -1,7 +1,7 @@
 //! All rules, each in a process of its own, several at a time.
 
 use crate::rules::{Needs, Rule, rules};
-use crate::subject::{may_mount, whole};
+use crate::subject::{Apart, may_mount, whole};
 use crate::{Again, Subject};
 use chronik_core::wal::{Survives, WalEngine};
 use chronik_plugin_host::{CAP_SET_ASIDE, PluginInfo};
@@ -78,7 +78,8 @@ impl Introduced {
     fn promises(&self, needs: Needs) -> bool {
         let (sets_aside, lasts) = (self.info.capabilities & CAP_SET_ASIDE != 0, self.survives != Survives::Nothing);
         match needs {
-            Needs::Nothing | Needs::PowerCut => true,
+            Needs::Nothing => true,
+            Needs::PowerCut => self.survives == Survives::PowerLoss,
             Needs::Process | Needs::Device => lasts,
             Needs::Segments => self.segments,
             Needs::SetAside => sets_aside,
@@ -135,9 +136,9 @@ fn introduced(again: &Again) -> Result<Introduced, TrialError> {
 }
 
 /// Whether an engine starts where devices may be mounted. Whose file a library is may look different there.
-fn may_be_apart(again: &Again) -> bool {
-    let there = || ended(again.apart("introduce").stdin(Stdio::null())).ok().flatten();
-    may_mount() && there().is_some_and(|(status, said, _)| status.success() && Introduced::parse(&said).is_some())
+fn may_be_apart(again: &Again, apart: Apart) -> bool {
+    let there = || ended(again.apart(apart, "introduce").stdin(Stdio::null())).ok().flatten();
+    may_mount(apart) && there().is_some_and(|(status, said, _)| status.success() && Introduced::parse(&said).is_some())
 }
 
 /// Judges all rules whose name begins with one of `only` (all if that is empty). The first rule decides whether there is
@@ -164,9 +165,10 @@ pub fn all(again: &Again, only: &[String]) -> Result<Told, TrialError> {
             scope.spawn(|| {
                 while let Some(rule) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let verdict = match rule.needs {
-                        Needs::PowerCut => Ok(Verdict::NotChecked),
                         needs if !introduced.promises(needs) => Ok(Verdict::NotPromised),
-                        Needs::Device if !may_be_apart(again) => Ok(Verdict::NotChecked),
+                        needs if apart(needs).is_some_and(|apart| !may_be_apart(again, apart)) => {
+                            Ok(Verdict::NotChecked)
+                        }
                         _ => judged(again, rule),
                     };
                     verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((**rule, verdict));
@@ -184,10 +186,19 @@ pub fn all(again: &Again, only: &[String]) -> Result<Told, TrialError> {
     Ok((Some(introduced), told))
 }
 
+/// Where a rule must be judged, if not anywhere.
+fn apart(needs: Needs) -> Option<Apart> {
+    match needs {
+        Needs::Device => Some(Apart::Memory),
+        Needs::PowerCut => Some(Apart::Disk),
+        _ => None,
+    }
+}
+
 /// Judges one rule in a process of its own.
 fn judged(again: &Again, rule: &Rule) -> Result<Verdict, TrialError> {
     let part = format!("rule {}", rule.name);
-    let mut command = if rule.needs == Needs::Device { again.apart(&part) } else { again.command(&part) };
+    let mut command = apart(rule.needs).map_or_else(|| again.command(&part), |apart| again.apart(apart, &part));
     let Some((status, said, words)) = ended(command.stdin(Stdio::null()))? else {
         return Ok(Verdict::Broken(format!("the process has not ended within {JUDGE_TIMEOUT:?}, and was killed")));
     };

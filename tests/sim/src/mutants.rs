@@ -285,3 +285,16 @@ fn prove_all(scratch: &Scratch, mutants: &[Mutant], only: &str, most: Most) -> i
     }
     Ok(missed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guard_is_there() {
+        for mutant in all().expect("they can be read") {
+            let text = fs::read_to_string(root().join(&mutant.file)).expect("a source");
+            assert_eq!(text.matches(&mutant.from).count(), 1, "{}: the guard was rewritten", mutant.name);
+        }
+    }
+}

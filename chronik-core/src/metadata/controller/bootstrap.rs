@@ -54,6 +54,8 @@ pub struct Registration {
     pub clean: bool,
     /// Logs that came back with less than they had.
     pub damaged: Vec<LogId>,
+    /// Logs that are assigned to it and are not there: nothing was ever in them, or somebody has taken them away.
+    pub missing: Vec<LogId>,
     /// Where other brokers open their sessions with it, `host:port`; `None` for a node that is alone.
     pub replication_address: Option<String>,
     /// What this release can work with, by feature ([`supported_features`]).

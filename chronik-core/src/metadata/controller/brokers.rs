@@ -63,10 +63,19 @@ pub fn admit_broker(image: &Image, registration: &Registration) -> Result<Decisi
     for log in draft.partitions_on(&BTreeSet::from([node])) {
         // Without a sync on each replica, a process that did not stop in order may have lost what it acknowledged.
         let unsynced = !registration.clean && is_unsynced(draft.image(), log);
-        let lost = !same_directory || unsynced || registration.damaged.contains(&log);
+        // A log that is missing was not made before the process ended, or was taken away: that cannot be told from here. It
+        // counts as lost as long as somebody else may have what was committed; where nobody may, nothing else would come back.
+        let missing = registration.missing.contains(&log) && is_held_by_others(draft.image(), log, node);
+        let lost = !same_directory || unsynced || missing || registration.damaged.contains(&log);
         draft.settle(log, &if lost { BTreeSet::from([node]) } else { BTreeSet::new() }, Lead::Keep);
     }
     Ok(draft.decide(()))
+}
+
+/// Whether somebody else than this one has all that was committed, as far as is known.
+fn is_held_by_others(image: &Image, log: LogId, node: NodeId) -> bool {
+    let holders = image.partition(log.topic, log.partition).map(|state| state.isr.iter().chain(&state.elr));
+    holders.is_some_and(|mut holders| holders.any(|holder| *holder != node))
 }
 
 fn is_unsynced(image: &Image, log: LogId) -> bool {

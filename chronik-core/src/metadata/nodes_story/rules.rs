@@ -73,6 +73,20 @@ fn a_crash_costs_nobody_its_place_where_records_are_synced() {
 }
 
 #[test]
+fn who_comes_back_without_a_log_is_eligible_no_more_unless_nobody_else_is() {
+    let mut cluster = Cluster::of(&[1, 2, 3]);
+    let log = cluster.one(&[1, 2], MIN_2);
+    cluster.start(1, Start { missing: vec![log], ..CRASHED }).expect("admitted");
+    let state = cluster.state(log);
+    assert_eq!((&state.isr, &state.elr, &state.last_known_elr), (&nodes(&[2]), &vec![], &nodes(&[1])));
+    // All were killed before they had made the log: nothing can have been in it, and it must not be gone for ever.
+    cluster.start(2, Start { missing: vec![log], ..CRASHED }).expect("admitted");
+    cluster.unfence(&[1, 2]);
+    let state = cluster.state(log);
+    assert_eq!((state.leader, state.unclean_epoch), (Some(NodeId(2)), None));
+}
+
+#[test]
 fn who_has_lost_records_is_eligible_no_more() {
     let mut cluster = Cluster::of(&[1, 2, 3]);
     let log = cluster.one(&[1, 2], MIN_2);
@@ -634,6 +648,7 @@ fn a_level_is_finalized_only_if_every_broker_can_work_with_it() {
         listeners: Vec::new(),
         clean: true,
         damaged: Vec::new(),
+        missing: Vec::new(),
         replication_address: None,
         features: BTreeMap::from([(METADATA_VERSION.to_owned(), 20..=29)]),
         after: None,

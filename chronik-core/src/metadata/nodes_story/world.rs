@@ -131,7 +131,7 @@ impl World {
         let new_disk = self.dice.once_in(25);
         let damaged_disk = self.dice.once_in(12);
         let node = self.nodes.get_mut(&id).expect("one of five");
-        let mut damaged = Vec::new();
+        let (mut damaged, mut missing) = (Vec::new(), Vec::new());
         for (log, records) in &mut node.logs {
             let synced = node.synced.get(log).copied().unwrap_or(0);
             if running && !clean && records.len() > synced {
@@ -139,7 +139,11 @@ impl World {
             }
             if damaged_disk && self.dice.once_in(2) {
                 records.truncate(self.dice.roll(records.len() as u64 + 1) as usize);
-                damaged.push(*log);
+                if records.is_empty() && self.dice.once_in(2) {
+                    missing.push(*log);
+                } else {
+                    damaged.push(*log);
+                }
             }
             if new_disk {
                 records.clear();
@@ -159,7 +163,7 @@ impl World {
                 self.cluster.fence(&[id]);
             }
         }
-        self.cluster.start(id, Start { clean, damaged, directory, rack: None }).expect("admitted");
+        self.cluster.start(id, Start { clean, damaged, missing, directory, rack: None }).expect("admitted");
         let node = self.nodes.get_mut(&id).expect("one of five");
         node.epoch = Some(self.cluster.at(id).1);
     }

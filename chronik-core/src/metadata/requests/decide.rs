@@ -134,6 +134,7 @@ mod tests {
             listeners: Vec::new(),
             clean: true,
             damaged: Vec::new(),
+            missing: Vec::new(),
             replication_address: None,
             features: supported_features(),
             after,

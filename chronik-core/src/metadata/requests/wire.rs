@@ -60,6 +60,8 @@ struct RegisterAsk {
     /// The broker epoch of the registration before it.
     #[prost(int64, optional, tag = "10")]
     after: Option<i64>,
+    #[prost(message, repeated, tag = "11")]
+    missing: Vec<LogRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -337,6 +339,7 @@ impl From<&Registration> for RegisterAsk {
             listeners: listener_records(&registration.listeners),
             clean: registration.clean,
             damaged: registration.damaged.iter().map(log_record).collect(),
+            missing: registration.missing.iter().map(log_record).collect(),
             replication_address: registration.replication_address.clone(),
             features: feature_records(&registration.features),
             after: registration.after.map(|epoch| epoch.0),
@@ -368,6 +371,7 @@ impl TryFrom<RegisterAsk> for Registration {
             listeners: asked.listeners.into_iter().map(listener).collect::<Result<_, _>>()?,
             clean: asked.clean,
             damaged: asked.damaged.iter().map(log_id).collect::<Result<_, _>>()?,
+            missing: asked.missing.iter().map(log_id).collect::<Result<_, _>>()?,
             replication_address: asked.replication_address,
             features,
             after: asked.after.map(Offset),

@@ -52,6 +52,7 @@ fn registration(node: NodeId) -> Registration {
         listeners: vec![Listener { name: "main".into(), host: "h".into(), port: 9092 }],
         clean: true,
         damaged: Vec::new(),
+        missing: Vec::new(),
         replication_address: Some("h:9192".into()),
         features: supported_features(),
         after: None,
@@ -108,6 +109,7 @@ pub(super) fn requests() -> Vec<Request> {
         Request::Register(Registration {
             incarnation: [5; 16],
             damaged: vec![log],
+            missing: vec![log],
             after: Some(broker_epoch(NODES[1])),
             ..registration(NODES[1])
         }),

@@ -196,7 +196,7 @@ impl Node {
         let engine = SegmentEngine::over(Arc::new(disks.records), sim.lanes(process), settings.engine)
             .map_err(|why| why.to_string())?;
         let table = Table::new(around.clone(), engine, settings.lag_max);
-        let mut damaged = table.open_idle(&group.image()).await;
+        let mut lost = table.open_idle(&group.image()).await;
         let broker_epoch = loop {
             let registration = Registration {
                 node,
@@ -205,7 +205,8 @@ impl Node {
                 rack: None,
                 listeners: Vec::new(),
                 clean: false,
-                damaged: damaged.clone(),
+                damaged: lost.damaged.clone(),
+                missing: lost.missing.clone(),
                 replication_address: Some(format!("n{node}:9192")),
                 features: controller::supported_features(),
                 after: group.image().broker(node).map(|before| before.epoch),
@@ -214,10 +215,10 @@ impl Node {
             let broker_epoch = registered.ok_or("it is not let in")?;
             sim.tell(|| format!("n{node} is registered in epoch {broker_epoch}"));
             let found = table.open_idle(&group.image()).await;
-            if found == damaged {
+            if found == lost {
                 break broker_epoch;
             }
-            damaged = found;
+            lost = found;
         };
         let groups = Groups::new(around.clone(), group.clone(), table.clone());
         table.begin(&group, &groups).await;

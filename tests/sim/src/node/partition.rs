@@ -12,7 +12,7 @@ use chronik_core::driver::{
     AppendError, Assumption, Completion, Cut, Environment, Inboxes, Outward, PartitionDriver, Placed, Standing,
 };
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
-use chronik_core::partition::checkpoint::{Checkpoint, META_KEY};
+use chronik_core::partition::checkpoint::META_KEY;
 use chronik_core::partition::follower::Phase;
 use chronik_core::partition::leader::{Abandoned, Acks, Durability, Leader};
 use chronik_core::partition::recovery::{Recovered, Recovering};
@@ -431,14 +431,10 @@ impl Partition {
     async fn cut_and_recover(&self, cut: Cut) -> Result<Recovered, WalError> {
         let _alone = self.saving.lock().await;
         let log = &self.log;
-        let end = match cut {
-            Cut::From(from) => from,
-            Cut::All(_) => Offset::ZERO,
-        };
         let saved = Pending::start(|done| log.meta_get(META_KEY, done)).await?;
-        if saved.as_deref().and_then(Checkpoint::decode).is_none_or(|saved| saved.upto > end) {
-            self.checkpointed_watermark.set(Offset::ZERO);
-            let entries = vec![(META_KEY.to_owned(), None)];
+        if let Some(checkpoint) = cut.checkpoint(saved.as_deref()) {
+            self.checkpointed_watermark.set(checkpoint.high_watermark);
+            let entries = vec![(META_KEY.to_owned(), Some(Bytes::from(checkpoint.encode())))];
             Pending::start(|done| log.meta_put(entries, done)).await?;
         }
         let cut = match cut {

@@ -26,6 +26,14 @@ struct Assignment {
     assumption: Assumption,
     segment_bytes: u64,
     is_replaceable: bool,
+    may_begin: bool,
+}
+
+/// What is not as it was, as the broker tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    pub damaged: Vec<LogId>,
+    pub missing: Vec<LogId>,
 }
 
 /// See the module's head.
@@ -37,6 +45,7 @@ pub struct Table {
     turn: futures::lock::Mutex<()>,
     replicas: RefCell<BTreeMap<LogId, Rc<Partition>>>,
     damaged: RefCell<Vec<LogId>>,
+    missing: RefCell<BTreeSet<LogId>>,
     /// With whether that is because they are damaged.
     unopened: RefCell<BTreeMap<LogId, bool>>,
     sessions: RefCell<BTreeMap<NodeId, Offset>>,
@@ -53,6 +62,7 @@ impl Table {
             turn: futures::lock::Mutex::new(()),
             replicas: RefCell::default(),
             damaged: RefCell::default(),
+            missing: RefCell::default(),
             unopened: RefCell::default(),
             sessions: RefCell::default(),
             groups: RefCell::default(),
@@ -109,6 +119,7 @@ impl Table {
             assumption: Assumption { epoch: facts.leader_epoch, durability, throttled: false, part },
             segment_bytes: topic.config.segment_bytes,
             is_replaceable: facts.leader.is_some_and(|leader| leader != node) && !facts.counts_on(node),
+            may_begin: true,
         })
     }
 
@@ -129,16 +140,17 @@ impl Table {
         *self.groups.borrow_mut() = Rc::downgrade(groups);
     }
 
-    /// As nobody's followers; gives those logs that have lost what was committed.
-    pub async fn open_idle(&self, image: &Image) -> Vec<LogId> {
+    /// As nobody's followers; begins none.
+    pub async fn open_idle(&self, image: &Image) -> Lost {
         let idle = |mut assignment: Assignment| {
             assignment.assumption.epoch = LeaderEpoch(-1);
             assignment.assumption.part = Part::Follow { leader: None, unclean_epoch: None };
             assignment.is_replaceable = false;
+            assignment.may_begin = false;
             assignment
         };
         self.assign(self.assignments(image).into_iter().map(idle).collect()).await;
-        self.damaged.borrow().clone()
+        Lost { damaged: self.damaged.borrow().clone(), missing: self.missing.borrow().iter().copied().collect() }
     }
 
     async fn assign(&self, assignments: Vec<Assignment>) {
@@ -163,7 +175,8 @@ impl Table {
                     };
                     match opened {
                         Ok(()) => drop(self.unopened.borrow_mut().remove(&id)),
-                        Err(NotOpened { why, is_damage }) => {
+                        Err(NotOpened { is_missing: true, .. }) => drop(self.missing.borrow_mut().insert(id)),
+                        Err(NotOpened { why, is_damage, .. }) => {
                             self.around.sim.tell(|| format!("n{} has no log {id}: {why}", self.around.node));
                             self.unopened.borrow_mut().insert(id, is_damage);
                         }
@@ -200,19 +213,19 @@ impl Table {
 
     /// Opens it as it is.
     async fn open(&self, wanted: Assignment) -> Result<(), NotOpened> {
-        let Assignment { id, assumption, segment_bytes, .. } = wanted;
+        let Assignment { id, assumption, segment_bytes, may_begin, .. } = wanted;
         let node = self.around.node;
         // Small segments, so that logs have several.
         let segment_bytes = segment_bytes.min(self.around.segment_bytes);
-        let options = OpenOptions { mode: OpenMode::CreateIfMissing, segment_bytes };
-        let log = Watched::over(self.engine.open(id, options).await?);
+        let mode = if may_begin { OpenMode::CreateIfMissing } else { OpenMode::Existing };
+        let log = Watched::over(self.engine.open(id, OpenOptions { mode, segment_bytes }).await?);
         let replica = Replica { node, life: self.around.process.0, log: id };
         let (runs, unreadable_from) = read_all(&*log).await?;
         let recovered = Partition::read_back(&self.around, &*log).await?;
         if recovered.is_damaged() && !self.may_lack(id, &assumption) {
             // Found after the registration: those who count on it still do.
             let why = "it has lost what was committed, and nobody was told".to_owned();
-            return Err(NotOpened { why, is_damage: true });
+            return Err(NotOpened { why, is_damage: true, is_missing: false });
         }
         let LogState { start, end, .. } = log.state();
         self.around.tell(Fact::Opened { replica, start, end, runs, unreadable_from });
@@ -313,17 +326,20 @@ impl Table {
 struct NotOpened {
     why: String,
     is_damage: bool,
+    is_missing: bool,
 }
 
 impl From<EngineError> for NotOpened {
     fn from(why: EngineError) -> Self {
-        Self { is_damage: matches!(why, EngineError::Corrupt { .. }), why: format!("{why:?}") }
+        let (is_damage, is_missing) =
+            (matches!(why, EngineError::Corrupt { .. }), matches!(why, EngineError::NotFound(_)));
+        Self { is_damage, is_missing, why: format!("{why:?}") }
     }
 }
 
 impl From<WalError> for NotOpened {
     fn from(why: WalError) -> Self {
-        Self { is_damage: matches!(why, WalError::Corrupt { .. }), why: format!("{why:?}") }
+        Self { is_damage: matches!(why, WalError::Corrupt { .. }), is_missing: false, why: format!("{why:?}") }
     }
 }
 

@@ -13,6 +13,7 @@
 
 use crate::batch::Batch;
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset};
+use bytes::Bytes;
 
 /// From a follower to its leader: the beginning of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +50,17 @@ pub struct Records {
 }
 
 /// A leader's answer to [`Attach`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attached {
     /// The logs agree as far as the follower's goes: records follow.
     Stream { epoch: LeaderEpoch, high_watermark: Offset },
     /// The leader's log has no such epoch, or it ended earlier: in `last_epoch`, the latest that the leader has and the
     /// follower may share, records end at `end`. Cut, and attach again (KIP-101, KIP-279).
     Diverged { epoch: LeaderEpoch, last_epoch: LeaderEpoch, end: Offset },
-    /// What follows on the follower's log is no longer there: begin anew at `start`.
-    Reset { epoch: LeaderEpoch, start: Offset },
+    /// What follows on the follower's log is no longer there: begin anew at `start`. Which producers have appended what comes
+    /// before, no log says any more; `known` does: a checkpoint as of `start`
+    /// ([`crate::partition::checkpoint::Checkpoint::encode`]).
+    Reset { epoch: LeaderEpoch, start: Offset, known: Bytes },
     /// The follower lags: this is the epoch now. It learns of it from the metadata.
     Fenced { current: LeaderEpoch },
     /// The leader lags, or does not lead yet: ask again later.

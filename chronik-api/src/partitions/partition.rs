@@ -535,7 +535,7 @@ impl Partition {
     /// Cuts a follower's log and reads it back.
     async fn cut(self: &Arc<Self>, cut: Cut) {
         let outcome = loop {
-            match self.cut_and_recover(cut).await {
+            match self.cut_and_recover(cut.clone()).await {
                 // The log is as it was: it is cut when there is room. Until then this replica takes no part.
                 Err(RecoverError::Log(WalError::Full)) if !self.is_closed() => {
                     self.warn(&WalError::Full, "the log cannot be cut to what its leader has: tried again");
@@ -574,7 +574,7 @@ impl Partition {
         }
         let cut = match cut {
             Cut::From(from) => Pending::start(|done| log.truncate_suffix(from, done)),
-            Cut::All(start) => Pending::start(|done| log.reset(start, done)),
+            Cut::All { start, .. } => Pending::start(|done| log.reset(start, done)),
         };
         cut.await.map_err(RecoverError::Log)?;
         recovery::recover(log).await.map(|recovering| recovering.finish(self.around.clock.wall()))

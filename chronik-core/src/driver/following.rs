@@ -29,7 +29,7 @@ impl<K> PartitionDriver<K> {
                     }
                 }
                 Effect::Truncate { from } => self.outward.push(Outward::Cut(Cut::From(from))),
-                Effect::Reset { start } => self.outward.push(Outward::Cut(Cut::All(start))),
+                Effect::Reset { start, known } => self.outward.push(Outward::Cut(Cut::All { start, known })),
                 Effect::Trim { upto } => self.outward.push(Outward::Trim { upto }),
                 Effect::WatermarkAdvanced { to } => self.outward.push(Outward::WatermarkAdvanced { to }),
                 Effect::Offline(why) => self.outward.push(Outward::Offline(why)),

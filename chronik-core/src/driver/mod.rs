@@ -24,6 +24,7 @@ use crate::replication::{Attached, Message};
 use crate::throttle::Throttles;
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::{Appended, Chunk, Refused, Wal, WalError};
+use bytes::Bytes;
 use leading::Reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,12 +72,12 @@ pub enum Outward<K> {
 }
 
 /// How a follower's log is to be cut. What was saved beside the log and speaks of more must go before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// What lies at and behind this offset.
     From(Offset),
-    /// Everything; it begins again at this offset.
-    All(Offset),
+    /// Everything; it begins again at `start`. What the leader knows of what came before is `known`, a checkpoint as of there.
+    All { start: Offset, known: Option<Bytes> },
 }
 
 impl Cut {
@@ -89,7 +90,13 @@ impl Cut {
                 let high_watermark = saved.high_watermark.min(*end);
                 Checkpoint { high_watermark, ..saved.cut(*end) }
             }),
-            Cut::All(_) => saved.map(|_| Checkpoint::default()),
+            // As of there it is true whether or not the log has been cut yet: what it holds behind is replayed on top.
+            Cut::All { start, known } => {
+                let known = known.as_deref().map(|bytes| Checkpoint::decode(bytes).unwrap_or_default());
+                let known = known.or_else(|| saved.map(|saved| saved.cut(*start))).unwrap_or_default();
+                let (upto, high_watermark) = (*start, known.high_watermark.min(*start));
+                Some(Checkpoint { upto, high_watermark, ..known })
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::ids::{LeaderEpoch, Offset};
 use crate::replication::{Attach, Attached, Message, Progress, Records};
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::LogState;
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -88,9 +89,11 @@ pub enum Effect {
     Truncate {
         from: Offset,
     },
-    /// Remove everything, so that the log begins at `start`, and report with [`Follower::cut`].
+    /// Remove everything, so that the log begins at `start`, and report with [`Follower::cut`]. What the leader knows of what
+    /// came before is `known`; `None`: nothing but what is known here.
     Reset {
         start: Offset,
+        known: Option<Bytes>,
     },
     /// The leader's log begins at `upto`: what lies before may be dropped; report with [`Follower::trimmed`].
     Trim {
@@ -362,11 +365,12 @@ impl Follower {
                 }
                 // A log cannot be cut to before its start; there it begins anew.
                 let nothing_stays = from < self.log_start;
-                let cut = if nothing_stays { Effect::Reset { start: from } } else { Effect::Truncate { from } };
+                let cut =
+                    if nothing_stays { Effect::Reset { start: from, known: None } } else { Effect::Truncate { from } };
                 self.cut_from(from, cut);
             }
-            Attached::Reset { epoch, start } if epoch == self.epoch && start >= Offset::ZERO => {
-                self.cut_from(start.min(self.log_end), Effect::Reset { start });
+            Attached::Reset { epoch, start, known } if epoch == self.epoch && start >= Offset::ZERO => {
+                self.cut_from(start.min(self.log_end), Effect::Reset { start, known: Some(known) });
             }
             // Of another epoch: the metadata will tell, and make another machine of this one.
             Attached::Stream { .. }
@@ -616,7 +620,7 @@ mod tests {
             Effect::Append { batch, .. } => format!("append {}", batch.header.base_offset),
             Effect::Sync { upto } => format!("sync {upto}"),
             Effect::Truncate { from } => format!("cut {from}"),
-            Effect::Reset { start } => format!("reset {start}"),
+            Effect::Reset { start, .. } => format!("reset {start}"),
             Effect::Trim { upto } => format!("trim {upto}"),
             Effect::WatermarkAdvanced { to } => format!("hw {to}"),
             Effect::Offline(why) => format!("offline: {why}"),
@@ -764,7 +768,7 @@ mod tests {
             log,
         });
         assert_eq!(effects(&mut follower), "attach at 6");
-        follower.attached(now(0), Attached::Reset { epoch: EPOCH, start: Offset(20) });
+        follower.attached(now(0), Attached::Reset { epoch: EPOCH, start: Offset(20), known: Bytes::new() });
         assert_eq!(effects(&mut follower), "reset 20");
     }
 
@@ -773,7 +777,7 @@ mod tests {
         let below = Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(1), end: Offset(3) };
         let mut kept = follower(false);
         effects(&mut kept);
-        kept.attached(now(0), below);
+        kept.attached(now(0), below.clone());
         let why = "the leader does not have records from 3 on, which were committed below 4";
         assert_eq!(effects(&mut kept), format!("offline: {why}"));
         kept.session_down();
@@ -812,12 +816,12 @@ mod tests {
     fn no_log_begins_before_the_first_offset() {
         let (epoch, before) = (EPOCH, Offset(-3));
         for nonsense in [
-            Attached::Reset { epoch, start: before },
+            Attached::Reset { epoch, start: before, known: Bytes::new() },
             Attached::Diverged { epoch, last_epoch: LeaderEpoch(1), end: before },
         ] {
             let mut follower = follower(true);
             effects(&mut follower);
-            follower.attached(now(0), nonsense);
+            follower.attached(now(0), nonsense.clone());
             assert_eq!(effects(&mut follower), "");
             assert_eq!(follower.deadline(), Some(now(0).monotonic + ASK_AGAIN), "{nonsense:?}");
         }
@@ -837,7 +841,7 @@ mod tests {
         let odd = [of(0, 4), of(-7, 4), of(i32::MIN + 1, 4), of(1, -1)];
         for wrong in [batch(11, 4), batch(9, 4), batch(10, 1), batch(10, 5), damaged].into_iter().chain(odd) {
             let mut follower = follower(false);
-            follower.attached(now(0), stream);
+            follower.attached(now(0), stream.clone());
             effects(&mut follower);
             follower.records(now(0), records(EPOCH, 4, vec![wrong]));
             assert_eq!(effects(&mut follower), "");

@@ -323,6 +323,7 @@ impl<K> Leader<K> {
     pub fn attach(&mut self, now: Monotonic, from: NodeId, attach: Attach) -> Attached {
         let log = LeaderLog {
             epochs: &self.epochs,
+            producers: &self.producers,
             start: self.log_start,
             end: self.log_end,
             high_watermark: self.high_watermark,
@@ -391,6 +392,7 @@ impl<K> Leader<K> {
         }
         let log = LeaderLog {
             epochs: &self.epochs,
+            producers: &self.producers,
             start: self.log_start,
             end: self.log_end,
             high_watermark: self.high_watermark,

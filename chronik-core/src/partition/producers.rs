@@ -226,6 +226,14 @@ impl Producers {
         self.by_id.values_mut().for_each(|producer| producer.settle(high_watermark));
     }
 
+    /// What is known of those who have appended something below `start`; nothing of that is cut off any more.
+    #[must_use]
+    pub fn before(&self, start: Offset) -> Self {
+        let mut before = self.clone();
+        before.by_id.retain(|_, producer| producer.cut(start));
+        before
+    }
+
     /// Forgets what lies at and behind `end`, of a log that was committed up to `high_watermark`. False if there may be
     /// producers now of which the log knows more than is known here.
     pub fn cut(&mut self, end: Offset, high_watermark: Offset) -> bool {

@@ -200,6 +200,25 @@ mod tests {
         assert_eq!(Cut::From(Offset(10)).checkpoint(Some(&saved)), None);
         assert_eq!(Cut::From(Offset(5)).checkpoint(None), None);
         assert_eq!(Cut::From(Offset(5)).checkpoint(Some(b"damaged")), None, "it is as good as none");
-        assert_eq!(Cut::All(Offset(5)).checkpoint(Some(&saved)), Some(Checkpoint::default()));
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_behind_what_it_had_knows_who_appended_what_comes_before() {
+        // The leader has dropped what this one lacks, and tells what only that part of the log knew. Whoever has appended
+        // something behind it, too, is known by that.
+        let theirs = Checkpoint::decode(&saved_of(25, 25)).expect("it is whole").producers.before(Offset(25));
+        assert!(Checkpoint::decode(&saved_of(40, 40)).expect("it is whole").producers.before(Offset(25)).is_empty());
+        let known = Checkpoint { producers: theirs, ..Checkpoint::default() }.encode();
+        for saved in [None, Some(saved_of(10, 4))] {
+            let cut = Cut::All { start: Offset(25), known: Some(known.clone().into()) };
+            let checkpoint = cut.checkpoint(saved.as_deref()).expect("it is told").encode();
+            let log = LogState { start: Offset(25), end: Offset(25), ..LogState::default() };
+            let recovered = Recovering::new(log, Some(&checkpoint)).finish(Timestamp(2)).checkpoint;
+            assert_eq!(recovered.producers.judge(&numbered(25)), Ok(Verdict::New));
+            assert_eq!(recovered.producers.judge(&numbered(26)), Err(Refused::OutOfOrder { sent: 26, last: 24 }));
+        }
+        // It is cut to before its start, and nobody knows more than it does.
+        let cut = Cut::All { start: Offset(5), known: None }.checkpoint(Some(&saved_of(10, 4))).expect("it is cut");
+        assert_eq!(cut.producers.judge(&numbered(6)), Err(Refused::OutOfOrder { sent: 6, last: 4 }));
     }
 }

@@ -13,8 +13,10 @@
 //!
 //! **Watermark and size.** It does not advance while fewer replicas are in the applied set than `min.insync.replicas`.
 
+use super::checkpoint::Checkpoint;
 use super::epochs::Epochs;
 use super::leader::Durability;
+use super::producers::Producers;
 use super::stream::{Due, Source, Stream};
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::replication::{Attach, Attached, Progress};
@@ -26,9 +28,19 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct LeaderLog<'a> {
     pub epochs: &'a Epochs,
+    pub producers: &'a Producers,
     pub start: Offset,
     pub end: Offset,
     pub high_watermark: Offset,
+}
+
+impl LeaderLog<'_> {
+    /// For a follower that cannot go on where it stands.
+    fn reset(&self, epoch: LeaderEpoch) -> Attached {
+        let producers = self.producers.before(self.start);
+        let known = Checkpoint { upto: self.start, producers, ..Checkpoint::default() };
+        Attached::Reset { epoch, start: self.start, known: known.encode().into() }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -193,17 +205,17 @@ impl Replicas {
         }
         let epoch = self.epoch;
         if attach.log_end < log.start {
-            return Attached::Reset { epoch, start: log.start };
+            return log.reset(epoch);
         }
         match attach.last_epoch {
             // It has no records: whatever offset it begins at, the leader's are the first.
             None if attach.log_end <= log.end => {}
-            None => return Attached::Reset { epoch, start: log.start },
+            None => return log.reset(epoch),
             Some(last) => match log.epochs.end_of(last, log.end) {
                 Some((ours, end)) if ours == last && attach.log_end <= end => {}
                 Some((last_epoch, end)) => return Attached::Diverged { epoch, last_epoch, end },
                 // Older than everything that the leader still knows of.
-                None => return Attached::Reset { epoch, start: log.start },
+                None => return log.reset(epoch),
             },
         }
         replica.stream = Some(Stream::new(now, &attach, log.end, log.high_watermark));

@@ -7,6 +7,7 @@ use super::checkpoint::Checkpoint;
 use super::epochs::Epochs;
 use super::follower::{Effect, Follower, Phase};
 use super::leader::Durability;
+use super::producers::Producers;
 use super::recovery::Recovered;
 use super::replicas::{LeaderLog, Membership, Replicas};
 use super::stream::{Due, News, Source};
@@ -300,7 +301,7 @@ impl World {
                     node.under_way.push_back(Work::Cut);
                     self.cuts += 1;
                 }
-                Effect::Reset { start } => {
+                Effect::Reset { start, .. } => {
                     assert_eq!(start, Offset::ZERO, "no log here begins later");
                     node.log.clear();
                     node.durable = 0;
@@ -386,7 +387,13 @@ impl World {
         let mut answer = None;
         match (&mut node.role, message) {
             (Role::Leader(lead), Message::Attach(attach)) => {
-                let log = LeaderLog { epochs: &epochs, start: Offset::ZERO, end, high_watermark: lead.high_watermark };
+                let log = LeaderLog {
+                    epochs: &epochs,
+                    producers: &Producers::default(),
+                    start: Offset::ZERO,
+                    end,
+                    high_watermark: lead.high_watermark,
+                };
                 answer = Some(Message::Attached(lead.replicas.attach(now.monotonic, from, attach, log)));
             }
             (Role::Leader(lead), Message::Progress(progress)) => {
@@ -489,7 +496,13 @@ impl World {
         let node = self.node(id);
         let (end, epochs) = (node.end(), node.epochs());
         let Role::Leader(lead) = &mut node.role else { return };
-        let log = LeaderLog { epochs: &epochs, start: Offset::ZERO, end, high_watermark: lead.high_watermark };
+        let log = LeaderLog {
+            epochs: &epochs,
+            producers: &Producers::default(),
+            start: Offset::ZERO,
+            end,
+            high_watermark: lead.high_watermark,
+        };
         let Some(wanted) = lead.replicas.wanted_in_sync(now.monotonic, log, Durability::Fsync) else { return };
         lead.replicas.ask(wanted.clone());
         let version = lead.version;

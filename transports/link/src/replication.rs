@@ -151,12 +151,13 @@ pub fn encode(log: &LogId, message: Message) -> Frame {
             PROGRESS
         }
         Message::Attached(attached) => {
-            let (kind, epoch, last_epoch, offset) = match *attached {
-                Attached::Stream { epoch, high_watermark } => (0, epoch, LeaderEpoch(-1), high_watermark),
-                Attached::Diverged { epoch, last_epoch, end } => (1, epoch, last_epoch, end),
-                Attached::Reset { epoch, start } => (2, epoch, LeaderEpoch(-1), start),
-                Attached::Fenced { current } => (3, current, LeaderEpoch(-1), Offset(-1)),
-                Attached::NotYet { epoch } => (4, epoch, LeaderEpoch(-1), Offset(-1)),
+            let none = LeaderEpoch(-1);
+            let (kind, epoch, last_epoch, offset) = match attached {
+                Attached::Stream { epoch, high_watermark } => (0, *epoch, none, *high_watermark),
+                Attached::Diverged { epoch, last_epoch, end } => (1, *epoch, *last_epoch, *end),
+                Attached::Reset { epoch, start, .. } => (2, *epoch, none, *start),
+                Attached::Fenced { current } => (3, *current, none, Offset(-1)),
+                Attached::NotYet { epoch } => (4, *epoch, none, Offset(-1)),
             };
             fields.put_u8(kind);
             fields.put_i32(epoch.0);
@@ -172,10 +173,12 @@ pub fn encode(log: &LogId, message: Message) -> Frame {
         }
     };
     let mut frame = Frame::new(kind, 0).with(fields.freeze());
-    if let Message::Records(records) = message {
-        for batch in records.batches {
-            frame.body.extend(batch.to_payload());
+    match message {
+        Message::Records(records) => {
+            records.batches.into_iter().for_each(|batch| frame.body.extend(batch.to_payload()))
         }
+        Message::Attached(Attached::Reset { known, .. }) => frame = frame.with(known),
+        _ => {}
     }
     frame
 }
@@ -209,7 +212,8 @@ pub fn decode(kind: u8, mut body: Bytes) -> Option<(LogId, Message)> {
             Message::Attached(match kind {
                 0 => Attached::Stream { epoch, high_watermark: offset },
                 1 => Attached::Diverged { epoch, last_epoch, end: offset },
-                2 => Attached::Reset { epoch, start: offset },
+                // Whether it can be read is for those who need it to see.
+                2 => return Some((log, Message::Attached(Attached::Reset { epoch, start: offset, known: body }))),
                 3 => Attached::Fenced { current: epoch },
                 4 => Attached::NotYet { epoch },
                 _ => return None,
@@ -259,7 +263,7 @@ mod tests {
             Message::Progress(progress),
             Message::Attached(Attached::Stream { epoch, high_watermark: end }),
             Message::Attached(Attached::Diverged { epoch, last_epoch: LeaderEpoch(2), end }),
-            Message::Attached(Attached::Reset { epoch, start: end }),
+            Message::Attached(Attached::Reset { epoch, start: end, known: Bytes::from_static(b"known") }),
             Message::Attached(Attached::Fenced { current: epoch }),
             Message::Attached(Attached::NotYet { epoch }),
             Message::Records(records(Vec::new())),
@@ -287,9 +291,12 @@ mod tests {
         for message in messages() {
             let frame = encode(&LOG, message.clone());
             let (kind, body) = (frame.kind, frame.into_body());
-            let with_more = [body.as_ref(), b"x"].concat();
-            assert_eq!(decode(kind, with_more.into()), None, "{message:?}");
-            let shorter = decode(kind, body.slice(..body.len() - 1));
+            let opaque = if let Message::Attached(Attached::Reset { known, .. }) = &message { known.len() } else { 0 };
+            if opaque == 0 {
+                let with_more = [body.as_ref(), b"x"].concat();
+                assert_eq!(decode(kind, with_more.into()), None, "{message:?}");
+            }
+            let shorter = decode(kind, body.slice(..body.len() - opaque - 1));
             assert_eq!(shorter, None, "{message:?}");
         }
         assert_eq!(decode(99, Bytes::from_static(&[0; 40])), None);

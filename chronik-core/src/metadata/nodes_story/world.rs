@@ -139,7 +139,10 @@ impl World {
             }
             if damaged_disk && self.dice.once_in(2) {
                 records.truncate(self.dice.roll(records.len() as u64 + 1) as usize);
-                if records.is_empty() && self.dice.once_in(2) {
+                // Where nobody else has it, a log that was taken away cannot be told from one that was never made.
+                let state = self.cluster.state(*log);
+                let others = [&state.isr[..], &state.elr].concat().iter().any(|other| *other != NodeId(id));
+                if records.is_empty() && others && self.dice.once_in(2) {
                     missing.push(*log);
                 } else {
                     damaged.push(*log);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::partition::stream::{GATHER_BYTES, GATHER_MAX, NEWS_ALONE_EVERY, News};
+use std::sync::LazyLock;
 
 const ME: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -29,8 +30,10 @@ fn epochs() -> Epochs {
     Epochs::from_starts([(LeaderEpoch(1), Offset(0)), (EPOCH, Offset(10))])
 }
 
+static NOBODY: LazyLock<Producers> = LazyLock::new(Producers::default);
+
 fn log(epochs: &Epochs) -> LeaderLog<'_> {
-    LeaderLog { epochs, start: Offset(5), end: Offset(20), high_watermark: Offset(12) }
+    LeaderLog { epochs, producers: &NOBODY, start: Offset(5), end: Offset(20), high_watermark: Offset(12) }
 }
 
 fn attach(log_end: i64, last_epoch: Option<i32>) -> Attach {
@@ -57,15 +60,16 @@ fn a_follower_is_told_where_the_logs_part() {
     let mut replicas = replicas(&[ME, B], 1);
     let mut told = |attach| replicas.attach(at(0), B, attach, log(&epochs));
     let stream = Attached::Stream { epoch: EPOCH, high_watermark: Offset(12) };
-    assert_eq!(told(attach(20, Some(4))), stream);
-    assert_eq!(told(attach(10, Some(1))), stream, "all of an earlier epoch, and no more");
+    assert_eq!(told(attach(20, Some(4))), stream.clone());
+    assert_eq!(told(attach(10, Some(1))), stream.clone(), "all of an earlier epoch, and no more");
     assert_eq!(told(attach(7, None)), stream, "a log that was reset and has no records yet");
     let diverged = |last, end| Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(last), end: Offset(end) };
     assert_eq!(told(attach(11, Some(1))), diverged(1, 10), "more of an earlier epoch than there was");
     assert_eq!(told(attach(21, Some(4))), diverged(4, 20));
     assert_eq!(told(attach(15, Some(3))), diverged(1, 10), "an epoch that the leader never saw");
-    let reset = Attached::Reset { epoch: EPOCH, start: Offset(5) };
-    assert_eq!(told(attach(4, Some(1))), reset, "what follows is deleted");
+    let known = Checkpoint { upto: Offset(5), ..Checkpoint::default() }.encode();
+    let reset = Attached::Reset { epoch: EPOCH, start: Offset(5), known: known.into() };
+    assert_eq!(told(attach(4, Some(1))), reset.clone(), "what follows is deleted");
     assert_eq!(told(attach(15, Some(0))), reset, "older than everything that is known");
     assert_eq!(told(Attach { epoch: LeaderEpoch(3), ..attach(20, Some(4)) }), Attached::Fenced { current: EPOCH });
     assert_eq!(told(Attach { epoch: LeaderEpoch(5), ..attach(20, Some(4)) }), Attached::NotYet { epoch: EPOCH });

@@ -217,7 +217,7 @@ pub(super) fn replication_messages() -> Vec<Message> {
         }),
         Message::Attached(Attached::Stream { epoch, high_watermark: Offset(2) }),
         Message::Attached(Attached::Diverged { epoch, last_epoch: LeaderEpoch(2), end: Offset(3) }),
-        Message::Attached(Attached::Reset { epoch, start: Offset(9) }),
+        Message::Attached(Attached::Reset { epoch, start: Offset(9), known: bytes::Bytes::from_static(b"known") }),
         Message::Attached(Attached::Fenced { current: LeaderEpoch(4) }),
         Message::Attached(Attached::NotYet { epoch }),
         Message::Records(Records { epoch, high_watermark: end, log_start: Offset(1), batches: Vec::new() }),

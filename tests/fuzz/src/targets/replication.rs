@@ -183,7 +183,7 @@ impl Node {
                 self.said |= 1;
                 let done = match cut {
                     Cut::From(from) => block_on(Pending::start(|done| self.log.truncate_suffix(from, done))),
-                    Cut::All(start) => block_on(Pending::start(|done| self.log.reset(start, done))),
+                    Cut::All { start, .. } => block_on(Pending::start(|done| self.log.reset(start, done))),
                 };
                 match done {
                     Ok(()) => {

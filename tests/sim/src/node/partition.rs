@@ -410,7 +410,7 @@ impl Partition {
 
     async fn cut(self: Rc<Self>, cut: Cut) {
         let outcome = loop {
-            match self.cut_and_recover(cut).await {
+            match self.cut_and_recover(cut.clone()).await {
                 Err(WalError::Full) if !self.is_closed() => {
                     self.around.sim.sleep(self.around.process, CUT_AGAIN_AFTER).await;
                 }
@@ -439,7 +439,7 @@ impl Partition {
         }
         let cut = match cut {
             Cut::From(from) => Pending::start(|done| log.truncate_suffix(from, done)),
-            Cut::All(start) => Pending::start(|done| log.reset(start, done)),
+            Cut::All { start, .. } => Pending::start(|done| log.reset(start, done)),
         };
         self.report();
         cut.await?;

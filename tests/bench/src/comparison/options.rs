@@ -81,6 +81,11 @@ impl Comparing {
         self.seconds.unwrap_or(if self.quick { SECONDS_QUICK } else { SECONDS })
     }
 
+    /// The seed that is given, or one that is drawn now.
+    pub fn drawn(&self) -> u64 {
+        self.seed.unwrap_or_else(drawn)
+    }
+
     pub fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { ROUNDS_QUICK } else { ROUNDS })
     }
@@ -101,7 +106,7 @@ impl Comparing {
         turn: impl FnMut(usize, usize) -> Result<Vec<Observation>, BenchError>,
     ) -> Result<(), BenchError> {
         let earlier = self.baseline()?;
-        let seed = self.seed.unwrap_or_else(drawn);
+        let seed = self.drawn();
         let machine = about::machine();
         let plan = Plan {
             candidates: distinct(subject.candidates),

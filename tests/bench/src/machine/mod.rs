@@ -12,6 +12,11 @@ pub use process::Usage;
 pub use processors::Processors;
 pub use window::Window;
 
+/// How the kernel decides how much of a TCP stream is on its way.
+pub fn congestion_control() -> String {
+    read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned()
+}
+
 /// A file of /proc; empty where there is none.
 fn read(path: impl AsRef<std::path::Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_default()

@@ -49,13 +49,13 @@ fn count(table: &str, own: &BTreeSet<String>, state: Option<&str>) -> usize {
     table.lines().skip(1).filter(is_own).count()
 }
 
-/// Bytes and packets that the loopback of a process's network has carried; all of them, whoever sent them.
-pub fn loopback(pid: u32) -> Option<(u64, u64)> {
-    loopback_in(&read(format!("/proc/{pid}/net/dev")))
+/// Bytes and packets that a device of a process's network has carried; all of them, whoever sent them.
+pub fn carried(pid: u32, device: &str) -> Option<(u64, u64)> {
+    carried_in(&read(format!("/proc/{pid}/net/dev")), device)
 }
 
-fn loopback_in(table: &str) -> Option<(u64, u64)> {
-    let line = table.lines().find_map(|line| line.trim_start().strip_prefix("lo:"))?;
+fn carried_in(table: &str, device: &str) -> Option<(u64, u64)> {
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'))?;
     let mut numbers = line.split_whitespace();
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
@@ -81,8 +81,8 @@ mod tests {
     fn the_loopbacks_line_is_read() {
         let table =
             "Inter-|   Receive\n face |bytes    packets errs\n    lo: 1234 56 0 0 0 0 0 0 1234 56\n  eth0: 9 9 9\n";
-        assert_eq!(loopback_in(table), Some((1234, 56)));
-        assert_eq!(loopback_in(""), None);
-        assert!(loopback(std::process::id()).is_some());
+        assert_eq!(carried_in(table, "lo"), Some((1234, 56)));
+        assert_eq!(carried_in("", "lo"), None);
+        assert!(carried(std::process::id(), "lo").is_some());
     }
 }

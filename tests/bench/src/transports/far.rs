@@ -2,6 +2,7 @@
 
 use super::end::{Over, say};
 use super::work::{ACKNOWLEDGED, ANSWER, BULK, FRAME_BYTES_MAX, Order, PROBE};
+use crate::network;
 use crate::part::Said;
 use chronik_link::lane::{Bound, Order as Place, Outbox};
 use chronik_link::{Frame, Lane, LinkError};
@@ -12,7 +13,7 @@ const BOUND: Bound = Bound { frames: 65_536, bytes: 256 << 20 };
 
 pub async fn serve(order: Order, over: Over) -> Result<(), String> {
     let link = order.layer.link(super::FAR, &order.certs).map_err(|why| why.to_string())?;
-    let mut incoming = link.listen(([127, 0, 0, 1], 0).into()).await.map_err(words)?;
+    let mut incoming = link.listen((network::ends().listen, 0).into()).await.map_err(words)?;
     say(&Said::Listens(incoming.local_address().map_err(words)?.port()));
     let accepting = async {
         loop {

@@ -115,7 +115,7 @@ impl LinkCase {
         Bout::of(self.name.clone(), self.about.clone())
     }
 
-    /// What a turn showed. `own_network`: nobody else is on the loopback that was counted.
+    /// What a turn showed. `own_network`: nobody else is on the device that was counted.
     pub fn observed(&self, measured: Measured, own_network: bool) -> Observation {
         let Measured { seen, used, sockets } = measured;
         let both = used.together();
@@ -133,8 +133,8 @@ impl LinkCase {
                     .perhaps(SWITCHES, both.map(|both| both.context_switches as f64 / megabytes));
                 if own_network {
                     shown = shown
-                        .perhaps(WIRE, seen.loopback.map(|(bytes, _)| bytes as f64 / seen.bytes as f64))
-                        .perhaps(PACKETS, seen.loopback.map(|(_, packets)| packets as f64 / megabytes));
+                        .perhaps(WIRE, seen.carried.map(|(bytes, _)| bytes as f64 / seen.bytes as f64))
+                        .perhaps(PACKETS, seen.carried.map(|(_, packets)| packets as f64 / megabytes));
                 }
             }
         }

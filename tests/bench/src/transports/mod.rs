@@ -74,10 +74,11 @@ pub struct TransportsArgs {
     /// Frames or records a second where latencies are measured: the same for all.
     #[arg(long, default_value_t = 1000.0, value_parser = rate)]
     rate: f64,
-    /// Delays every packet, each way, like 20ms: needs netem in the kernel. The clients' packets too.
+    /// Delays every packet between nodes, each way, like 20ms. By the kernel's netem, and then the clients' packets too; where
+    /// it has none, by a network device of this program's own.
     #[arg(long, value_name = "TIME")]
     link_delay: Option<Delay>,
-    /// Loses packets, like 0.1%: needs netem in the kernel.
+    /// Loses packets, like 0.1%; by the same.
     #[arg(long, value_name = "PERCENT")]
     link_loss: Option<Loss>,
     #[command(flatten)]
@@ -170,7 +171,7 @@ pub fn run(args: &TransportsArgs) -> Result<(), BenchError> {
     let seconds = args.comparing.seconds();
     let cluster =
         (args.level != Level::Link).then(|| cluster::Cases::new(&args.cluster, args.rate, seconds)).transpose()?;
-    let no_network = network::enter(link)?;
+    let no_network = network::enter(link, args.comparing.drawn())?;
     let place = tempfile::tempdir().map_err(|source| BenchError::File {
         doing: "make a directory in",
         path: std::env::temp_dir(),
@@ -213,12 +214,15 @@ fn conditions(layers: &[Layer], link: Link, cluster: Option<&cluster::Cases>) ->
     let mut facts = vec![
         Fact::new("encrypted", named(true, " (TLS 1.3, certificates of both ends)")),
         Fact::new("not encrypted", named(false, "")),
-        Fact::new("link", link.to_string()),
+        Fact::new("link", if link.is_altered() { format!("{link}, {}", network::by()) } else { link.to_string() }),
         Fact::new(
             "lanes",
             "tcp: a connection each; grpc: a call each, on a connection of its own; quic: a stream each of one connection",
         ),
     ];
+    let of_kernel = crate::machine::congestion_control();
+    let of_quic = format!("{:?}", chronik_link_quic::Options::default().congestion).to_lowercase();
+    facts.push(Fact::new("congestion control", format!("tcp and grpc: the kernel's, {of_kernel}; quic: {of_quic}")));
     facts.extend(cluster.into_iter().flat_map(cluster::Cases::conditions));
     facts
 }
@@ -239,7 +243,7 @@ fn notes(layers: &[Layer], no_network: Option<String>) -> Vec<String> {
             "Bytes on the wire are not told: there is no network of the run's own, and others use this loopback too ({why})."
         )),
         None => notes.push(
-            "Bytes on the wire are those of the loopback, headers and acknowledgements included; what the kernel would cut \
+            "Bytes on the wire are those of the link's device, headers and acknowledgements included; what the kernel would cut \
              into several packets counts as one."
                 .to_owned(),
         ),

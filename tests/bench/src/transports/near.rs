@@ -7,6 +7,7 @@ use super::end::{Over, say};
 use super::far::words;
 use super::work::{ACKNOWLEDGED, ANSWER, BULK, Bulk, FRAME_BYTES_MAX, Near, Order, PROBE, Probes, Seen};
 use crate::machine::sockets;
+use crate::network;
 use crate::part::Said;
 use crate::stats::Latencies;
 use bytes::Bytes;
@@ -98,7 +99,7 @@ pub async fn drive(order: Order, near: Near, mut over: Over) -> Result<(), Strin
 }
 
 async fn measure(link: &dyn Link, near: Near) -> Result<(), String> {
-    let to = Endpoint { node: NodeId(super::FAR), host: "127.0.0.1".into(), port: near.port };
+    let to = Endpoint { node: NodeId(super::FAR), host: network::ends().dial.to_string(), port: near.port };
     let (failed, mut failures) = mpsc::unbounded_channel();
     let counting = Arc::new(Counting {
         frames: AtomicU64::new(0),
@@ -141,8 +142,8 @@ async fn measure(link: &dyn Link, near: Near) -> Result<(), String> {
     }
     say(&Said::Begun);
     // Seen from here, so that it is of the very same span as what is counted.
-    let loopback = || sockets::loopback(std::process::id());
-    let before = loopback();
+    let carried = || sockets::carried(std::process::id(), network::device());
+    let before = carried();
     let (began, frames, bytes) =
         (Instant::now(), counting.frames.load(Ordering::Relaxed), counting.bytes.load(Ordering::Relaxed));
     tokio::select! {
@@ -153,7 +154,7 @@ async fn measure(link: &dyn Link, near: Near) -> Result<(), String> {
         seconds: began.elapsed().as_secs_f64(),
         frames: counting.frames.load(Ordering::Relaxed) - frames,
         bytes: counting.bytes.load(Ordering::Relaxed) - bytes,
-        loopback: before.zip(loopback()).map(|(before, after)| (after.0 - before.0, after.1 - before.1)),
+        carried: before.zip(carried()).map(|(before, after)| (after.0 - before.0, after.1 - before.1)),
         ..Seen::default()
     };
     if let Some(timetable) = &timetable {

@@ -57,8 +57,8 @@ pub struct Seen {
     pub bytes: u64,
     pub probes: u64,
     pub unanswered: u64,
-    /// Bytes and packets on the loopback meanwhile.
-    pub loopback: Option<(u64, u64)>,
+    /// Bytes and packets on the link's device meanwhile.
+    pub carried: Option<(u64, u64)>,
     pub round_trips: Counts,
     /// How late probes were sent.
     pub lag: Counts,

@@ -2,6 +2,7 @@
 
 use crate::admin::get;
 use crate::broker::{self, BrokerError, free_port};
+use crate::network::{self, Ends};
 use crate::transports::layer::{Layer, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -70,17 +71,23 @@ impl Nodes {
     }
 
     fn arguments(&self, node: &Node) -> Vec<String> {
+        let Ends { listen, dial } = network::ends();
         let at = |port: u16| format!("127.0.0.1:{port}");
-        let voters: Vec<String> = self.nodes.iter().map(|node| format!("{}@{}", node.id, at(node.raft))).collect();
+        let voters: Vec<String> = self.nodes.iter().map(|node| format!("{}@{dial}:{}", node.id, node.raft)).collect();
         let mut settings = vec![
             format!("node.id={}", node.id),
             format!("node.data_dir={}", self.home.path().join(format!("node-{}", node.id)).display()),
             format!("kafka.listen={}", at(node.kafka)),
             format!("admin.listen={}", at(node.admin)),
-            format!("raft.listen={}", at(node.raft)),
-            format!("replication.listen={}", at(node.replication)),
+            format!("raft.listen={listen}:{}", node.raft),
+            format!("replication.listen={listen}:{}", node.replication),
+            format!("replication.advertise={dial}:{}", node.replication),
             format!("cluster.voters={}", voters.join(",")),
         ];
+        if !listen.is_loopback() && !self.layer.tls {
+            // The network is this run's own.
+            settings.push("cluster.unsafe_plaintext_beyond_loopback=true".to_owned());
+        }
         for plane in ["raft", "replication"] {
             settings.push(format!("{plane}.transport={}", self.layer.transport.name()));
             if self.layer.transport == Transport::Quic {

@@ -1,11 +1,16 @@
 //! A network of the benchmark's own: this program begins again inside one, which goes when the last process in it does.
 //!
 //! Nobody else is on its loopback, so bytes on it are this benchmark's, and it can be made slow and lossy by the kernel (netem),
-//! for everybody alike and below TCP and UDP. A relay of this program's own could do neither: it would carry bytes of TCP's
-//! streams, of which no segment can be lost.
+//! for everybody alike and below TCP and UDP. Where the kernel has no netem, packets between nodes go through a device whose
+//! other end this program is ([`relay`]). A relay of connections could do neither: it would carry bytes of TCP's streams, of
+//! which no segment can be lost.
+
+mod relay;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 use std::str::FromStr;
@@ -13,6 +18,12 @@ use std::time::Duration;
 
 /// Says to the program inside that it is inside.
 const INSIDE: &str = "CHRONIK_BENCH_NETWORK";
+/// That the link is the kernel's own …
+const BY_KERNEL: &str = "own";
+/// … or a relay of this program's.
+const BY_RELAY: &str = "relay";
+/// What whoever makes devices opens.
+const DEVICES: &str = "/dev/net/tun";
 /// Ethernet's, where the link is not loopback's own: the same for every layer.
 const MTU_BYTES: u32 = 1_500;
 /// Packets that may be on their way on a slow link: at Ethernet's MTU a second of a gigabit.
@@ -108,10 +119,12 @@ pub enum NetworkError {
     )]
     NoNetwork(String),
     #[error(
-        "--link-delay and --link-loss need netem (CONFIG_NET_SCH_NETEM), which this kernel does not have: {0}. Nothing else \
-         delays and loses packets for TCP and QUIC alike, so they are refused"
+        "--link-delay and --link-loss need netem (CONFIG_NET_SCH_NETEM), which this kernel does not have ({0}), or TUN devices, \
+         which cannot be made here either: {1}. Nothing else delays and loses packets for TCP and QUIC alike, so they are refused"
     )]
-    NoNetem(String),
+    NoLink(String, std::io::Error),
+    #[error("the link cannot be made")]
+    Relay(#[source] std::io::Error),
     #[error("this program cannot begin again: {0}")]
     Again(std::io::Error),
 }
@@ -121,25 +134,66 @@ pub fn is_own() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
+fn is_relayed() -> bool {
+    std::env::var_os(INSIDE).is_some_and(|how| how == BY_RELAY)
+}
+
+/// Where the ends of the link that is compared listen, and by which address they know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub listen: Ipv4Addr,
+    pub dial: Ipv4Addr,
+}
+
+/// Also of the parts of this program that are processes of their own.
+pub fn ends() -> Ends {
+    if is_relayed() {
+        Ends { listen: relay::HERE, dial: relay::THERE }
+    } else {
+        Ends { listen: Ipv4Addr::LOCALHOST, dial: Ipv4Addr::LOCALHOST }
+    }
+}
+
+/// The device that the link is, as the kernel calls it.
+pub fn device() -> &'static str {
+    if is_relayed() { relay::DEVICE } else { "lo" }
+}
+
+/// By what an altered link is, for a report.
+pub fn by() -> &'static str {
+    if is_relayed() {
+        "by a TUN device whose packets this program relays, between nodes only: its processor time is not the layers'"
+    } else {
+        "by netem, clients' packets too"
+    }
+}
+
 /// Begins the program again in a network of its own, where that can be made: then it does not return. Where it cannot,
 /// it returns why, unless the link is to be altered: that is an error.
-pub fn enter(link: Link) -> Result<Option<String>, NetworkError> {
+pub fn enter(link: Link, seed: u64) -> Result<Option<String>, NetworkError> {
     if is_own() {
+        if is_relayed() {
+            relay::start(link, seed).map_err(NetworkError::Relay)?;
+        }
         return Ok(None);
     }
     // Tried first, since there is no way back.
-    if let Some(why) = failure(command(&link.script()).arg("true")) {
-        if !link.is_altered() {
-            return Ok(Some(why));
+    let (script, how) = match failure(command(&link.script()).arg("true")) {
+        None => (link.script(), BY_KERNEL),
+        Some(why) if !link.is_altered() => return Ok(Some(why)),
+        Some(no_netem) => {
+            let plain = Link::default().script();
+            if let Some(why) = failure(command(&plain).arg("true")) {
+                return Err(NetworkError::NoNetwork(why));
+            }
+            let devices = File::options().read(true).write(true).open(DEVICES);
+            devices.map_err(|no_devices| NetworkError::NoLink(no_netem, no_devices))?;
+            (plain, BY_RELAY)
         }
-        return Err(match failure(command(&Link::default().script()).arg("true")) {
-            Some(why) => NetworkError::NoNetwork(why),
-            None => NetworkError::NoNetem(why),
-        });
-    }
+    };
     let own = std::env::current_exe().map_err(NetworkError::Again)?;
-    let mut again = command(&link.script());
-    again.arg(own).args(std::env::args_os().skip(1)).env(INSIDE, "own");
+    let mut again = command(&script);
+    again.arg(own).args(std::env::args_os().skip(1)).env(INSIDE, how);
     // Returns only if it failed: this process becomes the other.
     Err(NetworkError::Again(again.exec()))
 }

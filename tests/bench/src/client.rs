@@ -14,7 +14,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counts deliveries, and hears of each by the number that its sender gave it.
 pub struct Deliveries<F: Fn(usize) + Send + Sync + 'static> {
@@ -136,7 +136,12 @@ pub fn consumer(bootstrap: &str) -> Result<rdkafka::consumer::BaseConsumer, Kafk
         .create()
 }
 
-/// Creates a topic, or does nothing if it is there.
+/// An election after a topic's creation takes less.
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Creates a topic, or does nothing if it is there; returns when all its partitions are served. A node that is told to lead one
+/// may take a moment until it does, and what is sent to it before is refused for good.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32) -> Result<(), KafkaError> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
@@ -146,6 +151,17 @@ pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32)
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => return Err(KafkaError::AdminOp(code)),
+        }
+    }
+    leaders_of(bootstrap, name, partitions)?;
+    let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
+    let began = Instant::now();
+    for partition in 0..partitions {
+        while let Err(why) = client.fetch_watermarks(name, partition, SERVED_WITHIN) {
+            if began.elapsed() > SERVED_WITHIN {
+                return Err(why);
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
     }
     Ok(())
@@ -163,13 +179,15 @@ pub fn delete_topic(bootstrap: &str, name: &str) -> Result<(), KafkaError> {
 
 /// The nodes that lead a topic's partitions, once all of them are led: a topic that was just created is not, everywhere.
 pub fn leaders_of(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<i32>, KafkaError> {
-    /// An election after a topic's creation takes less.
-    const WITHIN: Duration = Duration::from_secs(30);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
     loop {
-        let metadata = client.fetch_metadata(Some(topic), WITHIN)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        // That nobody leads yet may be told as an error of the whole.
+        let metadata = match client.fetch_metadata(Some(topic), SERVED_WITHIN) {
+            Err(why) if began.elapsed() > SERVED_WITHIN => return Err(why),
+            metadata => metadata.ok(),
+        };
+        let found = metadata.as_ref().and_then(|all| all.topics().iter().find(|found| found.name() == topic));
         let mut led: Vec<(i32, i32)> = found
             .map(|found| found.partitions().iter().map(|partition| (partition.id(), partition.leader())).collect())
             .unwrap_or_default();
@@ -178,10 +196,10 @@ pub fn leaders_of(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<i
         if i32::try_from(led.len()).is_ok_and(|count| count >= partitions) {
             return Ok(led.into_iter().map(|(_, leader)| leader).collect());
         }
-        if began.elapsed() > WITHIN {
+        if began.elapsed() > SERVED_WITHIN {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

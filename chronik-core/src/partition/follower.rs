@@ -115,6 +115,8 @@ pub struct Follower {
     /// The last leader epoch that began with an unclean election: with a leader that may lack committed records, because the
     /// topic allows that.
     unclean_epoch: Option<LeaderEpoch>,
+    /// It has been told once that the logs agree, and what is committed of them.
+    has_agreed: bool,
     /// There is a session with the leader.
     session: bool,
     phase: Phase,
@@ -161,6 +163,7 @@ impl Follower {
             epoch,
             durability,
             unclean_epoch,
+            has_agreed: false,
             session: false,
             phase: Phase::Detached,
             log_start: Offset::ZERO,
@@ -343,7 +346,7 @@ impl Follower {
         match answer {
             Attached::Stream { epoch, high_watermark } if epoch == self.epoch => {
                 self.phase = Phase::Streaming;
-                if self.may_lose() {
+                if !std::mem::replace(&mut self.has_agreed, true) && self.may_lose() {
                     // What was committed here may have been given up meanwhile, by a leader that this log never followed, also
                     // where the present one has it again: it is committed when this leader says so.
                     self.high_watermark = self.high_watermark.min(high_watermark).max(self.log_start);

@@ -214,6 +214,10 @@ fn after_an_unclean_election_it_is_the_leader_who_says_what_is_committed() {
     let mut unclean = follower(true);
     unclean.attached(now(0), streams);
     assert_eq!(unclean.high_watermark(), Offset(2), "it may have been given up and come back");
+    unclean.session_down();
+    unclean.session_up();
+    unclean.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(1) });
+    assert_eq!(unclean.high_watermark(), Offset(2), "of one leader it only rises");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! The first byte chooses the role and what an acknowledgement promises; the rest is a story in pieces: messages as they lie
 //! in frames, from either of two nodes, sessions that come and go, time, records of this node's own, the next epoch. A peer
-//! may say what it likes: nothing panics, the watermark stays within the log and falls only with a cut that was asked for,
+//! may say what it likes: nothing panics, the watermark stays within the log and falls only with a cut that was asked for, or once
+//! when a leader was elected that may lack what was committed,
 //! and the log holds whole batches whose checksums are right, each where the one before it ends.
 
 use super::frames::replication_messages;
@@ -112,6 +113,8 @@ struct Node {
     completions: Arc<Completions>,
     now: Now,
     watermark: Offset,
+    /// The leader may lack what was committed, and has not said yet what is.
+    may_fall: bool,
     epoch: LeaderEpoch,
     said: u32,
 }
@@ -151,9 +154,10 @@ impl Node {
         let sessions = BTreeSet::from(OTHERS);
         let first = assumption(choice, EPOCH);
         let environment = Environment { node: OWN, log: log.clone(), inboxes, throttles: Throttles::unlimited() };
+        let may_fall = is_unclean(&first);
         let driver = PartitionDriver::new(environment, recovered, first, sessions, now);
         let watermark = driver.standing().high_watermark;
-        let mut node = Self { driver, log, completions, now, watermark, epoch: EPOCH, said: 0 };
+        let mut node = Self { driver, log, completions, now, watermark, may_fall, epoch: EPOCH, said: 0 };
         node.carry_out();
         node
     }
@@ -229,11 +233,9 @@ impl Node {
             standing.log_start <= standing.high_watermark && standing.high_watermark <= standing.log_end,
             "the watermark is not within the log: {standing:?}"
         );
-        assert!(
-            standing.high_watermark >= self.watermark,
-            "the watermark fell from {} to {standing:?}",
-            self.watermark
-        );
+        let fell = standing.high_watermark < self.watermark;
+        let may_fall = fell && std::mem::take(&mut self.may_fall);
+        assert!(!fell || may_fall, "the watermark fell from {} to {standing:?}", self.watermark);
         self.watermark = standing.high_watermark;
         if !self.driver.has_failed() && self.phase() != Some(Phase::Cutting) {
             assert_eq!((standing.log_start, standing.log_end), (state.start, state.end), "machine and log differ");
@@ -268,6 +270,10 @@ impl Node {
         }
         count
     }
+}
+
+fn is_unclean(assumption: &Assumption) -> bool {
+    matches!(assumption.part, Part::Follow { unclean_epoch: Some(_), .. })
 }
 
 fn assumption(choice: u8, epoch: LeaderEpoch) -> Assumption {
@@ -375,6 +381,7 @@ impl Target for Replication {
                 NEXT_EPOCH => {
                     node.epoch.0 += 1;
                     let next = assumption(piece.first().copied().unwrap_or(*choice), node.epoch);
+                    node.may_fall = is_unclean(&next);
                     node.driver.assume(next, node.now);
                 }
                 ASK_IN_SYNC => {

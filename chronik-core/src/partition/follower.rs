@@ -360,14 +360,17 @@ impl Follower {
                 let from = match self.epochs.end_of(last_epoch, self.log_end) {
                     Some((ours, our_end)) if ours == last_epoch => end.min(our_end),
                     Some((_, our_end)) => our_end,
-                    None => self.log_start,
+                    // All that was ever here is of later epochs than anything that the leader has.
+                    None => self.log_start.min(end),
                 };
-                if from >= self.log_end || from < Offset::ZERO {
+                // Where no records are left, the epoch that is known of them may be what the leader does not have.
+                let is_empty = self.log_start == self.log_end;
+                if (from >= self.log_end && !is_empty) || from < Offset::ZERO {
                     // It asks for nothing to be cut: the two would ask each other for ever without a pause.
                     return self.wait(now);
                 }
                 // A log cannot be cut to before its start; there it begins anew.
-                let nothing_stays = from < self.log_start;
+                let nothing_stays = from < self.log_start || is_empty;
                 let cut =
                     if nothing_stays { Effect::Reset { start: from, known: None } } else { Effect::Truncate { from } };
                 self.cut_from(from, cut);

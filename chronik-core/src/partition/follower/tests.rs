@@ -233,6 +233,20 @@ fn a_log_that_begins_behind_what_the_leader_has_begins_anew_there() {
 }
 
 #[test]
+fn a_log_whose_records_are_dropped_begins_anew_where_the_leader_knows_nothing_of_their_epoch() {
+    let mut recovered = recovered();
+    (recovered.log.start, recovered.checkpoint.high_watermark) = (Offset(10), Offset(10));
+    recovered.checkpoint.epochs.truncate_prefix(Offset(10));
+    for (end, anew) in [(7, "reset 7"), (12, "reset 10")] {
+        let mut follower = Follower::new(recovered.clone(), EPOCH, Durability::Fsync, Some(EPOCH));
+        follower.session_up();
+        effects(&mut follower);
+        follower.attached(now(0), Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(1), end: Offset(end) });
+        assert_eq!(effects(&mut follower), anew, "it would ask again and again");
+    }
+}
+
+#[test]
 fn no_log_begins_before_the_first_offset() {
     let (epoch, before) = (EPOCH, Offset(-3));
     for nonsense in [

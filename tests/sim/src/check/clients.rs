@@ -53,10 +53,11 @@ impl Judge for Promises {
                 let Some(story) = picture.stories.get(&replica.log) else { return Ok(()) };
                 let Looked { upto, last, reconciled } = self.looked.entry(replica.log).or_default();
                 if *reconciled != story.reconciled {
-                    // What is left is what was looked at; what follows may begin anywhere.
+                    // What is left is what was looked at, and has not been dropped since; what follows may begin anywhere.
                     *reconciled = story.reconciled;
                     *upto = story.end.min(*upto);
-                    let left = story.batches.range(..*upto).filter(|(_, batch)| batch.producer >= 0);
+                    let left =
+                        story.batches.range(story.start.min(*upto)..*upto).filter(|(_, batch)| batch.producer >= 0);
                     *last = left.map(|(_, batch)| (batch.producer, batch.last_sequence)).collect();
                 }
                 if story.end <= *upto {

@@ -19,6 +19,7 @@ use crate::throttle::Bucket;
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::LogState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const NODES: i32 = 3;
@@ -116,6 +117,12 @@ struct World {
     next_value: u64,
     leaders: usize,
     cuts: usize,
+}
+
+/// A leader's log, as of now: no log here begins later, and no batch has a producer.
+fn leader_log(epochs: &Epochs, end: Offset, high_watermark: Offset) -> LeaderLog<'_> {
+    static NOBODY: LazyLock<Producers> = LazyLock::new(Producers::default);
+    LeaderLog { epochs, producers: &NOBODY, start: Offset::ZERO, end, high_watermark }
 }
 
 fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
@@ -387,13 +394,7 @@ impl World {
         let mut answer = None;
         match (&mut node.role, message) {
             (Role::Leader(lead), Message::Attach(attach)) => {
-                let log = LeaderLog {
-                    epochs: &epochs,
-                    producers: &Producers::default(),
-                    start: Offset::ZERO,
-                    end,
-                    high_watermark: lead.high_watermark,
-                };
+                let log = leader_log(&epochs, end, lead.high_watermark);
                 answer = Some(Message::Attached(lead.replicas.attach(now.monotonic, from, attach, log)));
             }
             (Role::Leader(lead), Message::Progress(progress)) => {
@@ -496,13 +497,7 @@ impl World {
         let node = self.node(id);
         let (end, epochs) = (node.end(), node.epochs());
         let Role::Leader(lead) = &mut node.role else { return };
-        let log = LeaderLog {
-            epochs: &epochs,
-            producers: &Producers::default(),
-            start: Offset::ZERO,
-            end,
-            high_watermark: lead.high_watermark,
-        };
+        let log = leader_log(&epochs, end, lead.high_watermark);
         let Some(wanted) = lead.replicas.wanted_in_sync(now.monotonic, log, Durability::Fsync) else { return };
         lead.replicas.ask(wanted.clone());
         let version = lead.version;

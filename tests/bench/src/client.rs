@@ -141,8 +141,8 @@ const SERVED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Creates a topic, or does nothing if it is there; returns when all its partitions are served. A node that is told to lead one
-/// may take a moment until it does, and what is sent to it before is refused for good.
-pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32) -> Result<(), KafkaError> {
+/// may take a moment until it does, and what is sent to it before is refused for good. Gives the nodes that lead them.
+pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32) -> Result<Vec<i32>, KafkaError> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
@@ -153,7 +153,7 @@ pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32)
             Err((_, code)) => return Err(KafkaError::AdminOp(code)),
         }
     }
-    leaders_of(bootstrap, name, partitions)?;
+    let leaders = leaders_of(bootstrap, name, partitions)?;
     let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
     let began = Instant::now();
     for partition in 0..partitions {
@@ -164,7 +164,7 @@ pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32)
             std::thread::sleep(LOOK_EVERY);
         }
     }
-    Ok(())
+    Ok(leaders)
 }
 
 /// Deletes a topic.
@@ -178,7 +178,7 @@ pub fn delete_topic(bootstrap: &str, name: &str) -> Result<(), KafkaError> {
 }
 
 /// The nodes that lead a topic's partitions, once all of them are led: a topic that was just created is not, everywhere.
-pub fn leaders_of(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<i32>, KafkaError> {
+fn leaders_of(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<i32>, KafkaError> {
     let began = Instant::now();
     let client: rdkafka::consumer::BaseConsumer = config(bootstrap).create()?;
     loop {

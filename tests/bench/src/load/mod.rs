@@ -9,7 +9,7 @@ pub mod pace;
 pub use flow::Flow;
 
 use crate::BenchError;
-use crate::client::{create_topic, delete_topic, leaders_of};
+use crate::client::{create_topic, delete_topic};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Another each time: topics of one run have names of their own, also while an earlier one is still being deleted.
@@ -28,8 +28,7 @@ pub struct OneTopic {
 
 impl OneTopic {
     pub fn create(bootstrap: &str, name: String, partitions: i32, replicas: i32) -> Result<Self, BenchError> {
-        create_topic(bootstrap, &name, partitions, replicas)?;
-        let leaders = leaders_of(bootstrap, &name, partitions)?;
+        let leaders = create_topic(bootstrap, &name, partitions, replicas)?;
         Ok(Self { bootstrap: bootstrap.to_owned(), name, leaders })
     }
 

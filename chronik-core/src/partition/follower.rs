@@ -115,8 +115,8 @@ pub struct Follower {
     /// The last leader epoch that began with an unclean election: with a leader that may lack committed records, because the
     /// topic allows that.
     unclean_epoch: Option<LeaderEpoch>,
-    /// It has been told once that the logs agree, and what is committed of them.
-    has_agreed: bool,
+    /// As [`Recovered::agreed_epoch`].
+    agreed_epoch: Option<LeaderEpoch>,
     /// There is a session with the leader.
     session: bool,
     phase: Phase,
@@ -129,6 +129,8 @@ pub struct Follower {
     leaders_watermark: Offset,
     sync_under_way: bool,
     trim_asked: Offset,
+    /// Cutting, the log may have lost what lies from there on, and does not say so if it fails at that.
+    cut_at: Option<Offset>,
     /// The log took no more: after reading it back there is a pause until then.
     pause_until: Option<Monotonic>,
     producers: Producers,
@@ -157,13 +159,13 @@ impl Follower {
         durability: Durability,
         unclean_epoch: Option<LeaderEpoch>,
     ) -> Self {
-        let Recovered { checkpoint, log } = recovered;
+        let Recovered { checkpoint, log, agreed_epoch } = recovered;
         let high_watermark = checkpoint.high_watermark;
         let mut follower = Self {
             epoch,
             durability,
             unclean_epoch,
-            has_agreed: false,
+            agreed_epoch,
             session: false,
             phase: Phase::Detached,
             log_start: Offset::ZERO,
@@ -174,6 +176,7 @@ impl Follower {
             leaders_watermark: Offset::ZERO,
             sync_under_way: false,
             trim_asked: Offset::ZERO,
+            cut_at: None,
             pause_until: None,
             producers: Producers::default(),
             epochs: Epochs::default(),
@@ -287,15 +290,16 @@ impl Follower {
         let high_watermark = self.high_watermark;
         let checkpoint =
             Checkpoint { upto: self.log_end, high_watermark, producers: self.producers, epochs: self.epochs };
+        let stays_end = self.cut_at.unwrap_or(self.log_end);
         let log = LogState {
             start: self.log_start,
             end: self.log_end,
-            written_end: self.written_end,
-            durable_end: self.durable_end,
+            written_end: self.written_end.min(stays_end),
+            durable_end: self.durable_end.min(stays_end),
             last_epoch: checkpoint.epochs.latest().unwrap_or_default(),
             ..LogState::default()
         };
-        Recovered { checkpoint, log }
+        Recovered { checkpoint, log, agreed_epoch: self.agreed_epoch }
     }
 
     /// As a leader's: a follower remembers producers for the day when it leads.
@@ -346,11 +350,12 @@ impl Follower {
         match answer {
             Attached::Stream { epoch, high_watermark } if epoch == self.epoch => {
                 self.phase = Phase::Streaming;
-                if !std::mem::replace(&mut self.has_agreed, true) && self.may_lose() {
+                if self.may_lose() {
                     // What was committed here may have been given up meanwhile, by a leader that this log never followed, also
                     // where the present one has it again: it is committed when this leader says so.
                     self.high_watermark = self.high_watermark.min(high_watermark).max(self.log_start);
                 }
+                self.agreed_epoch = Some(self.epoch);
                 self.learn_watermark(high_watermark);
                 self.restore_credit();
                 self.report();
@@ -459,6 +464,7 @@ impl Follower {
         if self.phase != Phase::Cutting {
             self.phase = Phase::Cutting;
             self.pause_until = Some(now.monotonic + TRY_AGAIN);
+            self.cut_at = Some(end);
             self.effects.retain(|effect| !matches!(effect, Effect::Append { .. }));
             self.effects.push_back(Effect::Truncate { from: end });
         }
@@ -466,7 +472,8 @@ impl Follower {
 
     /// The log has been cut, and read back.
     pub fn cut(&mut self, recovered: Recovered) {
-        let Recovered { checkpoint, log } = recovered;
+        // What has been agreed on stays so: what is cut off is what was not committed then.
+        let Recovered { checkpoint, log, agreed_epoch: _ } = recovered;
         self.take_over(checkpoint, log);
         if self.phase == Phase::Cutting {
             self.phase = Phase::Detached;
@@ -501,6 +508,7 @@ impl Follower {
         self.producers = checkpoint.producers;
         self.epochs = checkpoint.epochs;
         self.sync_under_way = false;
+        self.cut_at = None;
         self.trim_asked = log.start;
         self.unwritten.clear();
         self.unwritten_bytes = 0;
@@ -528,9 +536,11 @@ impl Follower {
         self.phase = Phase::Waiting { until: now.monotonic + ASK_AGAIN };
     }
 
-    /// Whether the leader may lack what is committed here. Whoever has records of that epoch has been cut for it already.
+    /// Whether the leader may lack what is committed here. Whoever has records of the unclean epoch has been cut for it
+    /// already, and so has whoever agreed with its leader and was cut again since.
     fn may_lose(&self) -> bool {
-        self.unclean_epoch.is_some_and(|unclean| self.epochs.latest().is_none_or(|last| last < unclean))
+        let settled = self.epochs.latest().max(self.agreed_epoch);
+        self.unclean_epoch.is_some_and(|unclean| settled.is_none_or(|settled| settled < unclean))
     }
 
     fn cut_from(&mut self, from: Offset, effect: Effect) {
@@ -539,6 +549,7 @@ impl Follower {
             return self.go_offline(Offline::CommittedRecordsMissing { from, high_watermark });
         }
         self.phase = Phase::Cutting;
+        self.cut_at = Some(if matches!(effect, Effect::Reset { .. }) { self.log_start } else { from });
         self.effects.push_back(effect);
     }
 

@@ -140,7 +140,7 @@ impl<K> Leader<K> {
     /// Takes up the lead over what was recovered, in the epoch of `replicas`. What is written but not durable is synced at
     /// once, and becomes readable when all who count have it.
     pub fn new(recovered: Recovered, replicas: Replicas, durability: Durability) -> Self {
-        let Recovered { checkpoint, log } = recovered;
+        let Recovered { checkpoint, log, agreed_epoch: _ } = recovered;
         let mut leader = Self {
             epoch: replicas.epoch(),
             durability,
@@ -287,10 +287,10 @@ impl<K> Leader<K> {
             last_epoch: self.epochs.latest().unwrap_or_default(),
             ..LogState::default()
         };
-        let high_watermark = self.high_watermark;
+        let (epoch, high_watermark) = (self.epoch(), self.high_watermark);
         let checkpoint =
             Checkpoint { upto: self.log_end, high_watermark, producers: self.producers, epochs: self.epochs };
-        Recovered { checkpoint, log }
+        Recovered { checkpoint, log, agreed_epoch: Some(epoch) }
     }
 
     /// How far this leader itself is known to have come: written and durable.
@@ -665,5 +665,6 @@ mod tests {
         let recovered = leader.into_recovered();
         assert_eq!((recovered.log.end, recovered.log.durable_end), (Offset(1), Offset(0)));
         assert_eq!(recovered.latest_epoch(), Some(LeaderEpoch(3)));
+        assert_eq!(recovered.agreed_epoch, Some(LeaderEpoch(3)), "nobody knows better what was committed in it");
     }
 }

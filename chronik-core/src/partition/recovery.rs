@@ -73,21 +73,24 @@ impl Recovering {
         }
         self.state.producers = seen_now;
         self.state.epochs.truncate_prefix(self.log.start);
-        Recovered { checkpoint: self.state, log: self.log }
+        Recovered { checkpoint: self.state, log: self.log, agreed_epoch: None }
     }
 }
 
-/// What a leader starts from.
+/// What a leader or a follower starts from.
 #[derive(Clone, Debug)]
 pub struct Recovered {
     pub checkpoint: Checkpoint,
     pub log: LogState,
+    /// The last epoch whose leader this log was found to agree with, or that was led from here: also where it has no records
+    /// of that epoch, or no longer. Known since the log was opened only.
+    pub agreed_epoch: Option<LeaderEpoch>,
 }
 
 impl Recovered {
     /// An empty log's.
     pub fn empty(log: LogState) -> Self {
-        Self { checkpoint: Checkpoint { upto: log.end, ..Checkpoint::default() }, log }
+        Self { checkpoint: Checkpoint { upto: log.end, ..Checkpoint::default() }, log, agreed_epoch: None }
     }
 
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {

@@ -91,6 +91,7 @@ impl Node {
                 ..Checkpoint::default()
             },
             log: LogState { end, written_end: end, durable_end, ..LogState::default() },
+            agreed_epoch: None,
         }
     }
 }

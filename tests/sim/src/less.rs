@@ -115,7 +115,9 @@ pub fn shrink(seed: u64, whole: &Outcome, violation: &Violation) -> (Less, Outco
         let told = std::panic::catch_unwind(|| run_less(seed, Telling::Kept, less)).ok()?;
         told.violation.as_ref().is_some_and(|found| found.rule == violation.rule).then_some(told)
     };
-    let ended = |outcome: &Outcome| outcome.simulated;
+    // A story is told again by what is printed, so only what can be printed is tried.
+    let whole_millis = |at: Duration| Duration::from_millis(at.as_millis() as u64);
+    let ended = |outcome: &Outcome| whole_millis(outcome.simulated) + Duration::from_millis(1);
     let faults = Fault::ALL.into_iter().filter(|fault| whole.faults.contains_key(fault.name())).map(Out::Fault);
     let others =
         [Out::Group, Out::Administration, Out::Trims, Out::Weather, Out::Drift, Out::Clients, Out::After(ended(whole))];
@@ -128,7 +130,7 @@ pub fn shrink(seed: u64, whole: &Outcome, violation: &Violation) -> (Less, Outco
     // The latest beginning of what goes wrong: halved as often as it helps.
     let (mut known, mut too_late) = (Duration::ZERO, ended(&best));
     while too_late.saturating_sub(known) > Duration::from_secs(1) {
-        let middle = known + (too_late - known) / 2;
+        let middle = whole_millis(known + (too_late - known) / 2);
         let tried = less.and(Out::Before(middle));
         match attempt(&tried) {
             Some(told) => {

@@ -16,6 +16,7 @@ fn recovered() -> Recovered {
     Recovered {
         checkpoint: Checkpoint { upto: end, high_watermark: Offset(4), epochs, ..Checkpoint::default() },
         log: LogState { end, written_end: end, durable_end: end, ..LogState::default() },
+        agreed_epoch: None,
     }
 }
 
@@ -182,10 +183,23 @@ fn what_the_leader_does_not_have_is_cut_and_asked_about_again() {
     follower.cut(Recovered {
         checkpoint: Checkpoint { upto: end, high_watermark: Offset(4), epochs, ..Checkpoint::default() },
         log,
+        agreed_epoch: None,
     });
     assert_eq!(effects(&mut follower), "attach at 6");
     follower.attached(now(0), Attached::Reset { epoch: EPOCH, start: Offset(20), known: Bytes::new() });
     assert_eq!(effects(&mut follower), "reset 20");
+}
+
+#[test]
+fn what_a_log_failed_to_cut_is_neither_written_nor_durable_for_the_next_epoch() {
+    let mut follower = follower(false);
+    follower.attached(now(0), Attached::Diverged { epoch: EPOCH, last_epoch: LeaderEpoch(1), end: Offset(9) });
+    follower.fail();
+    // What was under way before the cut is heard of before it.
+    follower.durable(Offset(10));
+    let next = follower.into_recovered();
+    assert_eq!((next.log.end, next.log.written_end, next.log.durable_end), (Offset(10), Offset(6), Offset(6)));
+    assert_eq!(next.checkpoint.high_watermark, Offset(4));
 }
 
 #[test]
@@ -218,6 +232,25 @@ fn after_an_unclean_election_it_is_the_leader_who_says_what_is_committed() {
     unclean.session_up();
     unclean.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(1) });
     assert_eq!(unclean.high_watermark(), Offset(2), "of one leader it only rises");
+}
+
+#[test]
+fn what_was_committed_after_an_unclean_election_is_so_for_later_leaders_too() {
+    let mut follower = follower(true);
+    follower.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(4) });
+    // It has nothing of the epoch that it agreed in, and the next leader, elected in order, knows less of what is committed.
+    let next = LeaderEpoch(EPOCH.0 + 1);
+    let mut follower = Follower::new(follower.into_recovered(), next, Durability::Fsync, Some(EPOCH));
+    follower.session_up();
+    effects(&mut follower);
+    follower.attached(now(0), Attached::Stream { epoch: next, high_watermark: Offset(2) });
+    assert_eq!(follower.high_watermark(), Offset(4));
+    follower.session_down();
+    follower.session_up();
+    effects(&mut follower);
+    follower.attached(now(0), Attached::Diverged { epoch: next, last_epoch: LeaderEpoch(1), end: Offset(3) });
+    let why = "the leader does not have records from 3 on, which were committed below 4";
+    assert_eq!(effects(&mut follower), format!("offline: {why}"));
 }
 
 #[test]

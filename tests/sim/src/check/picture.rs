@@ -79,10 +79,12 @@ impl Story {
     fn reconcile(&mut self, content: &Content) -> u64 {
         self.reconciled = self.unclean;
         let lacks = |(_, batch): &(&Offset, &Placed)| !content.has(batch);
-        // Also what was dropped elsewhere counts: it may be all that this one has.
-        let Some(fork) = self.batches.range(content.start..).find(lacks).map(|(base, _)| *base) else { return 0 };
+        // Also what was dropped elsewhere counts: it may be all that this one has. Its log may start inside a batch.
+        let mut here = self.batches.iter().filter(|(_, batch)| batch.next > content.start);
+        let Some(first) = here.find(lacks).map(|(base, _)| *base) else { return 0 };
+        let fork = first.max(content.start);
         let lost = self.end.0 - fork.max(self.start).0;
-        self.batches.split_off(&fork);
+        self.batches.split_off(&first);
         self.end = fork;
         self.start = self.start.min(fork);
         lost.unsigned_abs()

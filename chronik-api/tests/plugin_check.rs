@@ -111,14 +111,26 @@ fn a_project_that_is_begun_in_rust_builds_and_keeps_every_rule() {
     assert!(with_verdict(&told, "kept").len() > 50, "{told:#}");
 }
 
+/// Of an example in Rust, as Cargo builds it beside its dependents' tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a file");
+    let file = format!("libchronik_plugin_{name}{}", std::env::consts::DLL_SUFFIX);
+    let library = test.parent().expect("in a directory").join(file);
+    assert!(library.exists(), "{} is built", library.display());
+    library
+}
+
 /// Killed processes, damaged files and failed writes are what an embedded database is there for; here it has to prove it.
 #[test]
 fn the_engine_on_an_embedded_database_keeps_every_rule() {
-    let test = std::env::current_exe().expect("a test has a file");
-    let file = format!("libchronik_plugin_fjall{}", std::env::consts::DLL_SUFFIX);
-    let library = test.parent().expect("in a directory").join(file);
-    assert!(library.exists(), "{} is built", library.display());
-    let (code, told) = check(&library, "{\"cache_bytes\": 1048576}", &[]);
+    let (code, told) = check(&example("fjall"), "{\"cache_bytes\": 1048576}", &[]);
+    assert_eq!(with_verdict(&told, "broken"), []);
+    assert_eq!((code, &told["engine"]["survives"]), (Some(0), &Value::from("power loss")));
+}
+
+#[test]
+fn the_built_in_engine_keeps_every_rule_as_a_plugin_too() {
+    let (code, told) = check(&example("segment"), "{}", &[]);
     assert_eq!(with_verdict(&told, "broken"), []);
     assert_eq!((code, &told["engine"]["survives"]), (Some(0), &Value::from("power loss")));
 }

@@ -66,13 +66,18 @@ impl SegmentEngine {
     /// Takes the directory `dir`, created if it is missing, and finds the logs in it. Reads no log yet, but the journal
     /// that a process left that had no time to end in order.
     pub fn start(dir: PathBuf, options: SegmentOptions) -> Result<Self, StartError> {
+        let threads = ThreadPools::new(options.read_threads, options.sync.threads);
+        Self::start_with(threads, dir, options)
+    }
+
+    /// The same, on threads that the caller starts.
+    pub fn start_with(threads: ThreadPools, dir: PathBuf, options: SegmentOptions) -> Result<Self, StartError> {
         options.validate()?;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock => StartError::InUse { dir: dir.clone() },
             _ => StartError::Io { dir: dir.clone(), source: Cause::new(error) },
         };
         let disk = HostDisk::take(dir.clone()).map_err(failed)?;
-        let threads = ThreadPools::new(options.read_threads, options.sync.threads);
         Self::over(Arc::new(disk), Arc::new(threads), options).map_err(failed)
     }
 

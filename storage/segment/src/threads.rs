@@ -7,6 +7,7 @@
 //! So one thread per lane, or one for all, is enough to finish everything.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +39,13 @@ const IDLE_STAY: Duration = Duration::from_secs(10);
 /// up every other log's.
 const WORK_THREADS: usize = 2;
 
+/// Starts a thread of that name. Who embeds the engine may have rules of its own for threads, as that they take no signals.
+pub type StartThread = fn(&'static str, Job) -> io::Result<()>;
+
+fn start_thread(name: &'static str, work: Job) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(work).map(drop)
+}
+
 /// A few threads per lane, started when there is work.
 pub struct ThreadPools {
     read: Arc<Pool>,
@@ -47,10 +55,14 @@ pub struct ThreadPools {
 
 impl ThreadPools {
     pub fn new(read_threads: usize, sync_threads: usize) -> Self {
+        Self::started_by(start_thread, read_threads, sync_threads)
+    }
+
+    pub fn started_by(start: StartThread, read_threads: usize, sync_threads: usize) -> Self {
         Self {
-            read: Pool::new("wal-read", read_threads),
-            sync: Pool::new("wal-sync", sync_threads),
-            work: Pool::new("wal-work", WORK_THREADS),
+            read: Pool::new("wal-read", read_threads, start),
+            sync: Pool::new("wal-sync", sync_threads, start),
+            work: Pool::new("wal-work", WORK_THREADS, start),
         }
     }
 
@@ -85,6 +97,7 @@ impl Drop for ThreadPools {
 struct Pool {
     name: &'static str,
     threads_max: usize,
+    start: StartThread,
     jobs: Mutex<Jobs>,
     wake: Condvar,
 }
@@ -103,8 +116,8 @@ struct Jobs {
 }
 
 impl Pool {
-    fn new(name: &'static str, threads_max: usize) -> Arc<Self> {
-        Arc::new(Self { name, threads_max, jobs: Mutex::default(), wake: Condvar::new() })
+    fn new(name: &'static str, threads_max: usize, start: StartThread) -> Arc<Self> {
+        Arc::new(Self { name, threads_max, start, jobs: Mutex::default(), wake: Condvar::new() })
     }
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
@@ -133,7 +146,7 @@ impl Pool {
             jobs.threads += 1;
             drop(jobs);
             let pool = Presence(self.clone());
-            let started = thread::Builder::new().name(self.name.into()).spawn(move || pool.0.serve());
+            let started = (self.start)(self.name, Box::new(move || pool.0.serve()));
             if started.is_err() && self.jobs().threads == 0 {
                 // The system gives no thread, and nobody else will take the job: slow is better than never.
                 Presence::enter(self).0.serve();

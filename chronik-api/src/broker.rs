@@ -17,6 +17,7 @@ use crate::partitions::upkeep;
 use async_trait::async_trait;
 use chronik_core::driver::{Assumption, Part};
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, TopicId};
+use chronik_core::metadata::controller::Lost;
 use chronik_core::metadata::names::CONSUMER_OFFSETS;
 use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::leader::Durability;
@@ -88,15 +89,6 @@ pub struct FollowMetadata {
     pub metrics: Arc<Metrics>,
     /// Set once they are up.
     pub groups: OnceLock<Arc<Groups>>,
-}
-
-/// What this node's logs are not any more, for its registration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// Those that have lost what was committed, which are all that are in an engine of which nothing outlives the process.
-    pub damaged: Vec<LogId>,
-    /// Those that are not there.
-    pub missing: Vec<LogId>,
 }
 
 impl FollowMetadata {

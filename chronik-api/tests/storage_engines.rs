@@ -11,7 +11,7 @@ use chronik_api::partitions::stall::StallWatch;
 use chronik_api::partitions::throttle::Throttling;
 use chronik_api::partitions::{NoPeers, PartitionTable};
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, TopicId};
-use chronik_core::metadata::controller::{self, FirstStart, NewTopic, Registration};
+use chronik_core::metadata::controller::{self, FirstStart, Lost, NewTopic, Registration};
 use chronik_core::metadata::{Delta, Image, Record};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,8 +45,7 @@ async fn what_was_in_memory_is_told_as_lost_at_every_start_however_the_process_h
         rack: None,
         listeners: Vec::new(),
         clean: true,
-        damaged: Vec::new(),
-        missing: Vec::new(),
+        lost: Lost::NOTHING,
         replication_address: None,
         features: controller::supported_features(),
         after: None,

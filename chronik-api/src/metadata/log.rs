@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chronik_core::ids::{LogId, NodeId, Offset, TopicId};
-use chronik_core::metadata::controller::{self, Decision, FirstStart, Registration};
+use chronik_core::metadata::controller::{self, Decision, FirstStart, Lost, Registration};
 use chronik_core::metadata::{ApplyError, ClusterDefaults, Delta, Image, Listener};
 use chronik_core::pending::Pending;
 use chronik_core::wal::{EngineError, OpenMode, OpenOptions, Refused, WalEngine, WalError};
@@ -201,9 +201,8 @@ impl MetadataLog {
             rack,
             listeners,
             clean,
-            damaged,
-            // There is nobody else who could have more.
-            missing: Vec::new(),
+            // There is nobody else who could have more of what is missing.
+            lost: Lost { damaged, missing: Vec::new() },
             replication_address: None,
             features: controller::supported_features(),
             after: None,

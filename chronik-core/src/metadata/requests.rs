@@ -130,7 +130,7 @@ impl Answer {
 mod tests {
     use super::*;
     use crate::ids::{LeaderEpoch, LogId, ProducerId, TopicId};
-    use crate::metadata::controller::{AlterPartitionError, AlteredPartition, WantedInSync, supported_features};
+    use crate::metadata::controller::{AlterPartitionError, AlteredPartition, Lost, WantedInSync, supported_features};
     use crate::metadata::image::Listener;
     use crate::metadata::raft::{VoterRefusal, VoterWaits};
 
@@ -152,8 +152,7 @@ mod tests {
                 rack: Some(String::new()),
                 listeners: vec![Listener { name: "main".into(), host: "h".into(), port: 9092 }],
                 clean: true,
-                damaged: vec![LOG, LogId::default()],
-                missing: vec![LogId::default()],
+                lost: Lost { damaged: vec![LOG, LogId::default()], missing: vec![LogId::default()] },
                 replication_address: Some("h:9192".into()),
                 features: supported_features(),
                 after: Some(Offset(0)),

@@ -40,6 +40,20 @@ pub fn bootstrap(image: &Image, first: FirstStart) -> Decision<()> {
     Decision::new(records, ())
 }
 
+/// What a broker's logs are not any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Those that came back with less than they had, which are all that are in an engine of which nothing outlives the
+    /// process.
+    pub damaged: Vec<LogId>,
+    /// Those that are assigned to it and are not there: nothing was ever in them, or somebody has taken them away.
+    pub missing: Vec<LogId>,
+}
+
+impl Lost {
+    pub const NOTHING: Self = Self { damaged: Vec::new(), missing: Vec::new() };
+}
+
 /// A start of a broker's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
@@ -52,10 +66,7 @@ pub struct Registration {
     pub listeners: Vec<Listener>,
     /// The process before stopped in order, with everything synced.
     pub clean: bool,
-    /// Logs that came back with less than they had.
-    pub damaged: Vec<LogId>,
-    /// Logs that are assigned to it and are not there: nothing was ever in them, or somebody has taken them away.
-    pub missing: Vec<LogId>,
+    pub lost: Lost,
     /// Where other brokers open their sessions with it, `host:port`; `None` for a node that is alone.
     pub replication_address: Option<String>,
     /// What this release can work with, by feature ([`supported_features`]).
@@ -85,7 +96,7 @@ pub(super) fn registration_record(registration: &Registration) -> RegisterBroker
         rack: registration.rack.clone(),
         listeners: listener_records(&registration.listeners),
         clean: registration.clean,
-        damaged: registration.damaged.iter().map(log_record).collect(),
+        damaged: registration.lost.damaged.iter().map(log_record).collect(),
         broker_epoch: None,
         fenced: false,
         replication_address: registration.replication_address.clone(),

@@ -65,8 +65,8 @@ pub fn admit_broker(image: &Image, registration: &Registration) -> Result<Decisi
         let unsynced = !registration.clean && is_unsynced(draft.image(), log);
         // A log that is missing was not made before the process ended, or was taken away: that cannot be told from here. It
         // counts as lost as long as somebody else may have what was committed; where nobody may, nothing else would come back.
-        let missing = registration.missing.contains(&log) && is_held_by_others(draft.image(), log, node);
-        let lost = !same_directory || unsynced || missing || registration.damaged.contains(&log);
+        let missing = registration.lost.missing.contains(&log) && is_held_by_others(draft.image(), log, node);
+        let lost = !same_directory || unsynced || missing || registration.lost.damaged.contains(&log);
         draft.settle(log, &if lost { BTreeSet::from([node]) } else { BTreeSet::new() }, Lead::Keep);
     }
     Ok(draft.decide(()))

@@ -28,8 +28,8 @@ pub use alter_partitions::{
     AlterPartitionError, AlterPartitions, AlterPartitionsReply, AlteredPartition, WantedInSync, alter_partitions,
 };
 pub use bootstrap::{
-    FirstStart, PRODUCER_ID_BLOCK, ProducerIdBlock, ProducerIdsExhausted, Registration, bootstrap, register_broker,
-    reserve_producer_ids, supported_features,
+    FirstStart, Lost, PRODUCER_ID_BLOCK, ProducerIdBlock, ProducerIdsExhausted, Registration, bootstrap,
+    register_broker, reserve_producer_ids, supported_features,
 };
 pub use brokers::{
     AdmitError, LEADER_MOVES_PER_ROUND, NotRegistered, act_on_heartbeats, admit_broker, balance_leaders,

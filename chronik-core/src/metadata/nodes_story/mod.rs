@@ -25,15 +25,14 @@ struct Cluster {
 #[derive(Clone)]
 struct Start {
     clean: bool,
-    damaged: Vec<LogId>,
-    missing: Vec<LogId>,
+    lost: Lost,
     /// Of the data directory; the node's own if zero.
     directory: u8,
     rack: Option<String>,
 }
 
-const IN_ORDER: Start = Start { clean: true, damaged: Vec::new(), missing: Vec::new(), directory: 0, rack: None };
-const CRASHED: Start = Start { clean: false, damaged: Vec::new(), missing: Vec::new(), directory: 0, rack: None };
+const IN_ORDER: Start = Start { clean: true, lost: Lost::NOTHING, directory: 0, rack: None };
+const CRASHED: Start = Start { clean: false, lost: Lost::NOTHING, directory: 0, rack: None };
 
 fn nodes(ids: &[i32]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId).collect()
@@ -77,8 +76,7 @@ impl Cluster {
             rack: how.rack,
             listeners: Vec::new(),
             clean: how.clean,
-            damaged: how.damaged,
-            missing: how.missing,
+            lost: how.lost,
             replication_address: Some(format!("b{id}:1")),
             features: supported_features(),
             after: self.image.broker(NodeId(id)).map(|before| before.epoch),

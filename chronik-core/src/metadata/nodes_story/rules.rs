@@ -76,11 +76,11 @@ fn a_crash_costs_nobody_its_place_where_records_are_synced() {
 fn who_comes_back_without_a_log_is_eligible_no_more_unless_nobody_else_is() {
     let mut cluster = Cluster::of(&[1, 2, 3]);
     let log = cluster.one(&[1, 2], MIN_2);
-    cluster.start(1, Start { missing: vec![log], ..CRASHED }).expect("admitted");
+    cluster.start(1, Start { lost: Lost { missing: vec![log], ..Lost::NOTHING }, ..CRASHED }).expect("admitted");
     let state = cluster.state(log);
     assert_eq!((&state.isr, &state.elr, &state.last_known_elr), (&nodes(&[2]), &vec![], &nodes(&[1])));
     // All were killed before they had made the log: nothing can have been in it, and it must not be gone for ever.
-    cluster.start(2, Start { missing: vec![log], ..CRASHED }).expect("admitted");
+    cluster.start(2, Start { lost: Lost { missing: vec![log], ..Lost::NOTHING }, ..CRASHED }).expect("admitted");
     cluster.unfence(&[1, 2]);
     let state = cluster.state(log);
     assert_eq!((state.leader, state.unclean_epoch), (Some(NodeId(2)), None));
@@ -91,10 +91,10 @@ fn who_has_lost_records_is_eligible_no_more() {
     let mut cluster = Cluster::of(&[1, 2, 3]);
     let log = cluster.one(&[1, 2], MIN_2);
     let other = cluster.one(&[1, 2], MIN_2);
-    cluster.start(1, Start { damaged: vec![log], ..CRASHED }).expect("admitted");
+    cluster.start(1, Start { lost: Lost { damaged: vec![log], ..Lost::NOTHING }, ..CRASHED }).expect("admitted");
     assert_eq!((&cluster.state(log).elr, &cluster.state(log).last_known_elr), (&vec![], &nodes(&[1])));
     assert_eq!(cluster.state(other).elr, nodes(&[1]), "the other log is whole");
-    cluster.start(2, Start { damaged: vec![log], ..CRASHED }).expect("admitted");
+    cluster.start(2, Start { lost: Lost { damaged: vec![log], ..Lost::NOTHING }, ..CRASHED }).expect("admitted");
     assert_eq!(holders(cluster.state(log)).len(), 0);
     cluster.unfence(&[1, 2]);
     assert_eq!(
@@ -647,8 +647,7 @@ fn a_level_is_finalized_only_if_every_broker_can_work_with_it() {
         rack: None,
         listeners: Vec::new(),
         clean: true,
-        damaged: Vec::new(),
-        missing: Vec::new(),
+        lost: Lost::NOTHING,
         replication_address: None,
         features: BTreeMap::from([(METADATA_VERSION.to_owned(), 20..=29)]),
         after: None,

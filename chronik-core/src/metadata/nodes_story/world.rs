@@ -166,7 +166,9 @@ impl World {
                 self.cluster.fence(&[id]);
             }
         }
-        self.cluster.start(id, Start { clean, damaged, missing, directory, rack: None }).expect("admitted");
+        self.cluster
+            .start(id, Start { clean, lost: Lost { damaged, missing }, directory, rack: None })
+            .expect("admitted");
         let node = self.nodes.get_mut(&id).expect("one of five");
         node.epoch = Some(self.cluster.at(id).1);
     }

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::ids::LeaderEpoch;
     use crate::metadata::controller::{
-        AlterPartitions, FirstStart, Heartbeat, Liveness, SESSION_DEFAULT, bootstrap, supported_features,
+        AlterPartitions, FirstStart, Heartbeat, Liveness, Lost, SESSION_DEFAULT, bootstrap, supported_features,
     };
     use crate::metadata::{ClusterDefaults, Delta};
     use crate::time::Monotonic;
@@ -133,8 +133,7 @@ mod tests {
             rack: None,
             listeners: Vec::new(),
             clean: true,
-            damaged: Vec::new(),
-            missing: Vec::new(),
+            lost: Lost::NOTHING,
             replication_address: None,
             features: supported_features(),
             after,

@@ -5,8 +5,8 @@
 use super::{Answer, FORWARD_BYTES_MAX, NotARequest, REQUEST_BYTES_MAX, Refusal, Request};
 use crate::ids::{LeaderEpoch, LogId, NodeId, Offset, ProducerId, TopicId};
 use crate::metadata::controller::{
-    AlterPartitionError, AlterPartitions, AlteredPartition, Heartbeat, HeartbeatAnswer, ProducerIdBlock, Registration,
-    WantedInSync,
+    AlterPartitionError, AlterPartitions, AlteredPartition, Heartbeat, HeartbeatAnswer, Lost, ProducerIdBlock,
+    Registration, WantedInSync,
 };
 use crate::metadata::image::Listener;
 use crate::metadata::raft::{VoterRefusal, VoterStep, VoterWaits, VoterWish};
@@ -338,8 +338,8 @@ impl From<&Registration> for RegisterAsk {
             rack: registration.rack.clone(),
             listeners: listener_records(&registration.listeners),
             clean: registration.clean,
-            damaged: registration.damaged.iter().map(log_record).collect(),
-            missing: registration.missing.iter().map(log_record).collect(),
+            damaged: registration.lost.damaged.iter().map(log_record).collect(),
+            missing: registration.lost.missing.iter().map(log_record).collect(),
             replication_address: registration.replication_address.clone(),
             features: feature_records(&registration.features),
             after: registration.after.map(|epoch| epoch.0),
@@ -370,8 +370,10 @@ impl TryFrom<RegisterAsk> for Registration {
             rack: asked.rack,
             listeners: asked.listeners.into_iter().map(listener).collect::<Result<_, _>>()?,
             clean: asked.clean,
-            damaged: asked.damaged.iter().map(log_id).collect::<Result<_, _>>()?,
-            missing: asked.missing.iter().map(log_id).collect::<Result<_, _>>()?,
+            lost: Lost {
+                damaged: asked.damaged.iter().map(log_id).collect::<Result<_, _>>()?,
+                missing: asked.missing.iter().map(log_id).collect::<Result<_, _>>()?,
+            },
             replication_address: asked.replication_address,
             features,
             after: asked.after.map(Offset),

@@ -10,8 +10,8 @@ use crate::target::{Seen, Target, about};
 use bytes::Bytes;
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset, ProducerId, TopicId};
 use chronik_core::metadata::controller::{
-    self, AlterPartitionError, AlterPartitions, FirstStart, Heartbeat, HeartbeatAnswer, NewTopic, ProducerIdBlock,
-    Registration, WantedInSync, supported_features,
+    self, AlterPartitionError, AlterPartitions, FirstStart, Heartbeat, HeartbeatAnswer, Lost, NewTopic,
+    ProducerIdBlock, Registration, WantedInSync, supported_features,
 };
 use chronik_core::metadata::image::Listener;
 use chronik_core::metadata::raft::store::survey;
@@ -51,8 +51,7 @@ fn registration(node: NodeId) -> Registration {
         rack: Some("rack".into()),
         listeners: vec![Listener { name: "main".into(), host: "h".into(), port: 9092 }],
         clean: true,
-        damaged: Vec::new(),
-        missing: Vec::new(),
+        lost: Lost::NOTHING,
         replication_address: Some("h:9192".into()),
         features: supported_features(),
         after: None,
@@ -108,8 +107,7 @@ pub(super) fn requests() -> Vec<Request> {
     vec![
         Request::Register(Registration {
             incarnation: [5; 16],
-            damaged: vec![log],
-            missing: vec![log],
+            lost: Lost { damaged: vec![log], missing: vec![log] },
             after: Some(broker_epoch(NODES[1])),
             ..registration(NODES[1])
         }),

@@ -8,6 +8,7 @@ use super::watched::Watched;
 use crate::facts::{Fact, Replica};
 use chronik_core::driver::{Assumption, Part};
 use chronik_core::ids::{LeaderEpoch, LogId, NodeId, Offset};
+use chronik_core::metadata::controller::Lost;
 use chronik_core::metadata::{Change, Delta, Image, Topic};
 use chronik_core::partition::leader::Durability;
 use chronik_core::partition::replicas::Membership;
@@ -27,13 +28,6 @@ struct Assignment {
     segment_bytes: u64,
     is_replaceable: bool,
     may_begin: bool,
-}
-
-/// What is not as it was, as the broker tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
-    pub damaged: Vec<LogId>,
-    pub missing: Vec<LogId>,
 }
 
 /// See the module's head.
@@ -167,7 +161,7 @@ impl Table {
                     let opened = match damaged {
                         Some(_) => self.begin_anew(wanted).await,
                         None => match self.open(wanted.clone()).await {
-                            Err(NotOpened { is_damage: true, .. }) if wanted.is_replaceable => {
+                            Err(NotOpened { what: Unopened::Damaged, .. }) if wanted.is_replaceable => {
                                 self.begin_anew(wanted).await
                             }
                             outcome => outcome,
@@ -175,10 +169,10 @@ impl Table {
                     };
                     match opened {
                         Ok(()) => drop(self.unopened.borrow_mut().remove(&id)),
-                        Err(NotOpened { is_missing: true, .. }) => drop(self.missing.borrow_mut().insert(id)),
-                        Err(NotOpened { why, is_damage, .. }) => {
+                        Err(NotOpened { what: Unopened::Missing, .. }) => drop(self.missing.borrow_mut().insert(id)),
+                        Err(NotOpened { why, what }) => {
                             self.around.sim.tell(|| format!("n{} has no log {id}: {why}", self.around.node));
-                            self.unopened.borrow_mut().insert(id, is_damage);
+                            self.unopened.borrow_mut().insert(id, what == Unopened::Damaged);
                         }
                     }
                 }
@@ -225,7 +219,7 @@ impl Table {
         if recovered.is_damaged() && !self.may_lack(id, &assumption) {
             // Found after the registration: those who count on it still do.
             let why = "it has lost what was committed, and nobody was told".to_owned();
-            return Err(NotOpened { why, is_damage: true, is_missing: false });
+            return Err(NotOpened { why, what: Unopened::Damaged });
         }
         let LogState { start, end, .. } = log.state();
         self.around.tell(Fact::Opened { replica, start, end, runs, unreadable_from });
@@ -322,24 +316,36 @@ impl Table {
     }
 }
 
-/// Why there is no log, and whether that is what is stored of it.
+/// Why there is no log.
 struct NotOpened {
     why: String,
-    is_damage: bool,
-    is_missing: bool,
+    what: Unopened,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unopened {
+    /// What is stored of it is not what it was.
+    Damaged,
+    Missing,
+    /// Perhaps it can be opened later.
+    Failed,
 }
 
 impl From<EngineError> for NotOpened {
     fn from(why: EngineError) -> Self {
-        let (is_damage, is_missing) =
-            (matches!(why, EngineError::Corrupt { .. }), matches!(why, EngineError::NotFound(_)));
-        Self { is_damage, is_missing, why: format!("{why:?}") }
+        let what = match why {
+            EngineError::Corrupt { .. } => Unopened::Damaged,
+            EngineError::NotFound(_) => Unopened::Missing,
+            _ => Unopened::Failed,
+        };
+        Self { what, why: format!("{why:?}") }
     }
 }
 
 impl From<WalError> for NotOpened {
     fn from(why: WalError) -> Self {
-        Self { is_damage: matches!(why, WalError::Corrupt { .. }), is_missing: false, why: format!("{why:?}") }
+        let what = if matches!(why, WalError::Corrupt { .. }) { Unopened::Damaged } else { Unopened::Failed };
+        Self { what, why: format!("{why:?}") }
     }
 }
 

@@ -86,9 +86,10 @@ impl Cut {
     pub fn checkpoint(&self, saved: Option<&[u8]>) -> Option<Checkpoint> {
         let saved = saved.map(|bytes| Checkpoint::decode(bytes).unwrap_or_default());
         match self {
-            Cut::From(end) => saved.filter(|saved| saved.upto > *end).map(|saved| {
+            Cut::From(end) => saved.and_then(|saved| {
+                let stays = saved.clone().cut(*end);
                 let high_watermark = saved.high_watermark.min(*end);
-                Checkpoint { high_watermark, ..saved.cut(*end) }
+                (stays != saved).then_some(Checkpoint { high_watermark, ..stays })
             }),
             // As of there it is true whether or not the log has been cut yet: what it holds behind is replayed on top.
             Cut::All { start, known } => {

@@ -84,9 +84,10 @@ impl Checkpoint {
     /// everything of what stays, [`Checkpoint::upto`] is 0: the log is to be read back from its start.
     #[must_use]
     pub fn cut(mut self, end: Offset) -> Self {
-        if self.upto > end {
+        // One that is to be read back may speak of more than what was there at the last cut.
+        if self.upto > end || self.upto == Offset::ZERO {
             let all_known = self.producers.cut(end, self.high_watermark);
-            self.upto = if all_known { end } else { Offset::ZERO };
+            self.upto = if all_known { self.upto.min(end) } else { Offset::ZERO };
             self.epochs.truncate_suffix(end);
         }
         self

@@ -19,11 +19,10 @@ impl Recovering {
     /// `saved` is the value of [`super::checkpoint::META_KEY`], if there is one.
     pub fn new(log: LogState, saved: Option<&[u8]>) -> Self {
         let saved = saved.and_then(Checkpoint::decode);
-        let is_beyond_the_end = saved.as_ref().is_some_and(|checkpoint| checkpoint.upto > log.end);
         // One from beyond the end speaks of records that a crash took away, too: their sequences may come again. What had
         // been committed counts all the same, or nobody would know that it is lost.
-        let mut state = saved.unwrap_or_default().cut(log.end);
-        let replacement = is_beyond_the_end.then(|| state.clone());
+        let mut state = saved.clone().unwrap_or_default().cut(log.end);
+        let replacement = saved.is_some_and(|saved| saved != state).then(|| state.clone());
         state.upto = state.upto.max(log.start);
         Self { state, replacement, log }
     }
@@ -195,6 +194,27 @@ mod tests {
         afresh.state.high_watermark = Offset(50);
         (0..50).for_each(|at| afresh.replay(&numbered(at)));
         assert_eq!(recovering.finish(Timestamp(2)).checkpoint, afresh.finish(Timestamp(2)).checkpoint);
+    }
+
+    #[test]
+    fn what_is_to_be_read_back_is_cut_again_where_more_is_lost_meanwhile() {
+        let later = |at: i64| Header { leader_epoch: LeaderEpoch(5), ..numbered(at) };
+        let mut before = Recovering::new(log(100), None);
+        before.state.high_watermark = Offset(90);
+        (0..50).for_each(|at| before.replay(&numbered(at)));
+        (50..100).for_each(|at| before.replay(&later(at)));
+        let saved = before.finish(Timestamp(1)).checkpoint.encode();
+        // To be read back up to 60, and then no more than 50 is there; or is to be.
+        let cut = Cut::From(Offset(60)).checkpoint(Some(&saved)).expect("it speaks of what goes").encode();
+        let again = Cut::From(Offset(50)).checkpoint(Some(&cut)).expect("so does this").encode();
+        for known in [cut, again] {
+            let mut recovering = Recovering::new(log(50), Some(&known));
+            assert_eq!(recovering.next_read(), Some(Offset(0)));
+            (0..50).for_each(|at| recovering.replay(&numbered(at)));
+            let recovered = recovering.finish(Timestamp(2));
+            assert_eq!(recovered.latest_epoch(), Some(LeaderEpoch(0)), "of the other nothing is left");
+            assert_eq!(recovered.checkpoint.producers.judge(&numbered(50)), Ok(Verdict::New));
+        }
     }
 
     #[test]

@@ -623,11 +623,12 @@ impl Partition {
             let _serialised = lock(&self.driver);
             Pending::start(|done| self.log.truncate_prefix(upto, done))
         };
-        trimmed.await?;
+        let trimmed = trimmed.await;
+        // Also where it failed, as for want of room for a note of it: the log may begin there all the same.
         let start = self.log.state().start;
         self.change(|driver, now| driver.trimmed(start, now));
         self.wake_watchers();
-        Ok(start)
+        trimmed.map(|()| start)
     }
 
     /// Saves producers and epochs beside the log; false if they are not known, as while it is being cut.

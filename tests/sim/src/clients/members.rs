@@ -111,6 +111,11 @@ async fn commit(
     share: Vec<(String, LogId, Offset)>,
 ) -> Result<(), Option<GroupError>> {
     let (shard, of, epoch) = coordinator(&node).map_err(|_| None)?;
+    // Of a topic that is gone nothing is taken; a real client is told so.
+    let image = node.group().ok_or(None)?.image();
+    let is_there =
+        |(name, log, _): &(String, LogId, Offset)| image.topic(name).is_some_and(|topic| topic.id == log.topic);
+    let share: Vec<_> = share.into_iter().filter(is_there).collect();
     let told = |what: &str| {
         let (member, generation) = (&own.0, own.1);
         let offsets: Vec<_> = share.iter().map(|(_, log, offset)| format!("{log} at {offset}")).collect();

@@ -462,10 +462,10 @@ impl Partition {
         }
         let trimmed = Pending::start(|done| self.log.truncate_prefix(upto, done));
         self.report();
-        trimmed.await?;
+        let trimmed = trimmed.await;
         let start = self.log.state().start;
         self.change(|driver, now| driver.trimmed(start, now));
-        Ok(start)
+        trimmed.map(|()| start)
     }
 
     pub async fn save_checkpoint(&self) -> Result<bool, WalError> {

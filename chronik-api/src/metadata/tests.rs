@@ -3,12 +3,12 @@
 use super::log::METADATA_LOG;
 use super::{Applied, MetadataLog, OpenError, Options, ProducerIds, ProposeError, random};
 use crate::clock::Clock;
+use crate::partitions::failing::{FailingEngine, Failures};
 use async_trait::async_trait;
-use bytes::Bytes;
 use chronik_core::ids::{NodeId, Offset, TopicId};
 use chronik_core::metadata::controller::{self, CreateTopicError, NewTopic, TopicRef};
 use chronik_core::metadata::{Change, ClusterDefaults, Delta, Image};
-use chronik_core::pending::{Done, Pending, Started};
+use chronik_core::pending::Pending;
 use chronik_core::time::Timestamp;
 use chronik_core::wal::*;
 use chronik_storage_memory::MemoryEngine;
@@ -267,104 +267,10 @@ async fn a_crash_between_any_two_runs_loses_nothing_that_came_before() {
     assert!(matches!(refused, OpenError::Replay(_)), "half a snapshot alone is not believed");
 }
 
-/// A log whose syncs fail once it is told to.
-struct Failing {
-    inner: Arc<dyn Wal>,
-    fails: Arc<AtomicBool>,
-    full: Arc<AtomicBool>,
-}
-
-impl Wal for Failing {
-    fn state(&self) -> LogState {
-        self.inner.state()
-    }
-    fn append(
-        &self,
-        run: Run,
-        done: Done<Result<Appended, WalError>>,
-    ) -> Result<Started<Result<Appended, WalError>>, Box<Rejected>> {
-        if self.full.load(Ordering::Relaxed) {
-            return Err(Box::new(Rejected { why: Refused::Full, run }));
-        }
-        self.inner.append(run, done)
-    }
-    fn sync(&self, upto: Offset, done: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>> {
-        if self.fails.load(Ordering::Relaxed) {
-            return Started::Now(Err(WalError::Failed(Cause::new("the disk is on fire"))));
-        }
-        self.inner.sync(upto, done)
-    }
-    fn read(&self, range: ReadRange, done: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>> {
-        self.inner.read(range, done)
-    }
-    fn truncate_suffix(&self, from: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
-        self.inner.truncate_suffix(from, done)
-    }
-    fn truncate_prefix(&self, upto: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
-        self.inner.truncate_prefix(upto, done)
-    }
-    fn reset(&self, start: Offset, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
-        self.inner.reset(start, done)
-    }
-    fn offset_for_timestamp(
-        &self,
-        time: Timestamp,
-        done: Done<Result<Option<Offset>, WalError>>,
-    ) -> Started<Result<Option<Offset>, WalError>> {
-        self.inner.offset_for_timestamp(time, done)
-    }
-    fn meta_put(
-        &self,
-        entries: Vec<(String, Option<Bytes>)>,
-        done: Done<Result<(), WalError>>,
-    ) -> Started<Result<(), WalError>> {
-        self.inner.meta_put(entries, done)
-    }
-    fn meta_get(
-        &self,
-        key: &str,
-        done: Done<Result<Option<Bytes>, WalError>>,
-    ) -> Started<Result<Option<Bytes>, WalError>> {
-        self.inner.meta_get(key, done)
-    }
-    fn close(&self, done: Done<Result<(), WalError>>) -> Started<Result<(), WalError>> {
-        self.inner.close(done)
-    }
-}
-
-struct FailingEngine {
-    inner: Arc<dyn WalEngine>,
-    fails: Arc<AtomicBool>,
-    full: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl WalEngine for FailingEngine {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn open(&self, id: chronik_core::ids::LogId, options: OpenOptions) -> Result<Arc<dyn Wal>, EngineError> {
-        let inner = self.inner.open(id, options).await?;
-        Ok(Arc::new(Failing { inner, fails: self.fails.clone(), full: self.full.clone() }))
-    }
-    async fn list(&self) -> Result<Vec<chronik_core::ids::LogId>, EngineError> {
-        self.inner.list().await
-    }
-    async fn delete(&self, id: chronik_core::ids::LogId) -> Result<(), EngineError> {
-        self.inner.delete(id).await
-    }
-    fn usage(&self) -> Usage {
-        self.inner.usage()
-    }
-    async fn close(&self) -> Result<(), EngineError> {
-        self.inner.close().await
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_changes_and_a_failed_sync_ends_the_broker() {
-    let (fails, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let engine = FailingEngine { inner: engine(), fails: fails.clone(), full: full.clone() };
+    let engine = FailingEngine::over(engine());
+    let Failures { syncs: fails, appends: full, .. } = &*engine.failures;
     let log = open(&engine).await;
     register(&log).await;
     let propose = |name: &'static str| {

@@ -10,6 +10,8 @@
 //! - [`upkeep`]: retention, rolling, checkpoints and the forgetting of producers, on a timer.
 
 pub mod anatomy;
+#[cfg(test)]
+pub(crate) mod failing;
 pub mod partition;
 pub mod recovery;
 pub mod stall;
@@ -27,3 +29,6 @@ pub struct NoPeers;
 impl chronik_core::replication::ReplicationChannel for NoPeers {
     fn send(&self, _: chronik_core::ids::NodeId, _: chronik_core::ids::LogId, _: chronik_core::replication::Message) {}
 }
+
+#[cfg(test)]
+mod tests;

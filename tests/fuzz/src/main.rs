@@ -11,7 +11,7 @@ use chronik_fuzz::corpus::{from_hex, to_hex};
 use chronik_fuzz::memory::Counting;
 use chronik_fuzz::run::{Bounds, Finding, Report, Wrong, execute, run};
 use chronik_fuzz::target::Target;
-use chronik_fuzz::watch::{Desk, HUNG, LOOK_EVERY};
+use chronik_fuzz::watch::{Desk, HUNG, LOOK_EVERY, TELL_EVERY};
 use chronik_fuzz::{corpus, targets};
 use clap::Parser;
 use std::collections::HashSet;
@@ -206,10 +206,18 @@ fn write_corpus(target: &dyn Target, mut kept: Vec<Vec<u8>>, directory: &Path) -
     std::fs::write(directory.join(format!("{}.txt", target.name())), text)
 }
 
-/// Ends the process if an execution does not come back: a thread cannot be stopped from outside.
+/// Ends the process if an execution does not come back: a thread cannot be stopped from outside. Tells how far it is, too.
 fn watch(desks: &[Desk]) {
+    let mut told = Instant::now();
     loop {
         std::thread::sleep(LOOK_EVERY);
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            let begun: Vec<_> = desks.iter().filter_map(Desk::begun).collect();
+            if let Some((name, _)) = begun.first() {
+                println!("  {name}: {} executions so far", begun.iter().map(|(_, begun)| begun).sum::<u64>());
+            }
+        }
         if let Some((name, input)) = desks.iter().find_map(Desk::look) {
             println!("{name:12} WRONG\n  {}", Wrong::Slow(HUNG));
             match write_input(name, &input) {

@@ -14,6 +14,9 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// things to do.
 pub const HUNG: Duration = Duration::from_secs(30);
 
+/// How often whoever waits is told how far it is.
+pub const TELL_EVERY: Duration = Duration::from_secs(60);
+
 /// What a worker is at, and how often it was found at it.
 #[derive(Debug, Default)]
 pub struct Desk(Mutex<Option<Work>>);
@@ -23,6 +26,8 @@ struct Work {
     target: &'static str,
     input: Vec<u8>,
     looks: u32,
+    /// Executions begun, of this target and since [`Desk::leave`].
+    begun: u64,
 }
 
 impl Desk {
@@ -30,7 +35,7 @@ impl Desk {
         let mut work = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The buffer is used again: this happens before every execution.
         let work = work.get_or_insert_default();
-        (work.target, work.looks) = (target, 0);
+        (work.target, work.looks, work.begun) = (target, 0, work.begun + 1);
         work.input.clear();
         work.input.extend_from_slice(input);
     }
@@ -38,6 +43,11 @@ impl Desk {
     /// The worker has nothing in hand any more.
     pub fn leave(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What it is at, and how many executions it has begun.
+    pub fn begun(&self) -> Option<(&'static str, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|work| (work.target, work.begun))
     }
 
     /// Called every [`LOOK_EVERY`]: the target and the input that has been found in hand for [`HUNG`].
@@ -63,6 +73,7 @@ mod tests {
         assert_eq!(patience, Some((HUNG.as_millis() / LOOK_EVERY.as_millis()) as usize));
         assert_eq!(desk.look(), Some(("target", b"input".to_vec())));
         desk.begin("target", b"another");
+        assert_eq!(desk.begun(), Some(("target", 2)));
         assert_eq!(looks(), patience, "it begins anew with each input");
         desk.leave();
         assert_eq!(looks(), None);

@@ -15,6 +15,7 @@ mod leading;
 
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::partition::checkpoint::Checkpoint;
+use crate::partition::epochs::Epochs;
 use crate::partition::follower::{self, Follower};
 use crate::partition::leader::{self, Abandoned, Durability, Leader};
 use crate::partition::recovery::Recovered;
@@ -94,7 +95,9 @@ impl Cut {
             // As of there it is true whether or not the log has been cut yet: what it holds behind is replayed on top.
             Cut::All { start, known } => {
                 let known = known.as_deref().map(|bytes| Checkpoint::decode(bytes).unwrap_or_default());
-                let known = known.or_else(|| saved.map(|saved| saved.cut(*start))).unwrap_or_default();
+                // What is known here tells of nothing that stays, and the leader says that its last epoch is none of its own.
+                let own = |saved: Checkpoint| Checkpoint { epochs: Epochs::default(), ..saved.cut(*start) };
+                let known = known.or_else(|| saved.map(own)).unwrap_or_default();
                 let (upto, high_watermark) = (*start, known.high_watermark.min(*start));
                 Some(Checkpoint { upto, high_watermark, ..known })
             }

@@ -243,5 +243,8 @@ mod tests {
         // It is cut to before its start, and nobody knows more than it does.
         let cut = Cut::All { start: Offset(5), known: None }.checkpoint(Some(&saved_of(10, 4))).expect("it is cut");
         assert_eq!(cut.producers.judge(&numbered(6)), Err(Refused::OutOfOrder { sent: 6, last: 4 }));
+        // Of its epochs no record is left; with the last of them it would be told the same again, for ever.
+        let cut = Cut::All { start: Offset(10), known: None }.checkpoint(Some(&saved_of(10, 4))).expect("it is cut");
+        assert_eq!((cut.epochs.latest(), cut.upto), (None, Offset(10)));
     }
 }

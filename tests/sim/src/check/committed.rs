@@ -98,7 +98,10 @@ impl Judge for Durable {
             let Some(known) = picture.replicas.get(&(*member, replica.log)).filter(|known| known.is_open) else {
                 continue;
             };
-            if known.content.durable_end < upto {
+            let registered = picture.image.as_ref().and_then(|image| image.broker(*member));
+            // The disk has lost it after it was told that it is there, and nobody can know yet.
+            let is_untold = known.is_spoiled && registered.map(|broker| broker.epoch) == known.opened_under;
+            if known.content.durable_end < upto && !is_untold {
                 return broken(
                     "what is committed is durable on all in sync",
                     format!(

@@ -49,6 +49,8 @@ pub struct Known {
     pub life: u64,
     /// Something was taken away from it, or written into it, by no process.
     pub is_spoiled: bool,
+    /// Its broker's registration when it was opened: until there is another one nobody has been told what it has lost.
+    pub opened_under: Option<Offset>,
     /// Its process is running.
     pub is_open: bool,
     /// The last unclean election after which it is known to have what its leader has.
@@ -134,7 +136,10 @@ impl Picture {
         match fact {
             Fact::Opened { replica, start, end, runs, unreadable_from } => {
                 self.happened.push("log opened");
+                let registered = self.image.as_ref().and_then(|image| image.broker(replica.node));
+                let opened_under = registered.map(|broker| broker.epoch);
                 let known = self.known(replica);
+                known.opened_under = opened_under;
                 let before = std::mem::take(&mut known.content);
                 let is_spoiled = known.is_spoiled;
                 known.life = replica.life;

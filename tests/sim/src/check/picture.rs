@@ -88,7 +88,8 @@ impl Story {
         let lost = self.end.0 - fork.max(self.start).0;
         self.batches.split_off(&first);
         self.end = fork;
-        self.start = self.start.min(fork);
+        // What lies before its log's start it may have had otherwise: nobody has that any more, as far as it goes.
+        self.start = self.start.max(content.start).min(fork);
         lost.unsigned_abs()
     }
 }

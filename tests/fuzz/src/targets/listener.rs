@@ -32,6 +32,9 @@ const CONNECTIONS: usize = 4;
 const HEAD_BYTES: usize = 3;
 /// Stories that one broker is told. What they may leave behind in it is bounded by its own limits as well.
 const STORIES_MAX: u32 = 3_000;
+/// After so many stories the client that behaves writes as well, somebody new is let in, and the process's memory is looked at:
+/// that costs as much as a short story does.
+const LONG_LOOK_STORIES: u32 = 16;
 /// What the process may grow by while one broker is told its stories: its limits below come to less than half.
 const GROWTH_BYTES_MAX: u64 = 512 << 20;
 /// How long somebody waits for what may never come; a poll that was asked to be long does not answer sooner.
@@ -137,7 +140,9 @@ impl Running {
     fn look(&mut self) -> io::Result<()> {
         let kept = self.client.fetch(0)?;
         assert_eq!(kept, self.kept, "what was written is not what is read");
-        if self.stories.is_multiple_of(16) {
+        if self.stories.is_multiple_of(LONG_LOOK_STORIES) {
+            let grown = resident_bytes().saturating_sub(self.resident_before);
+            assert!(grown < GROWTH_BYTES_MAX, "the process has grown by {grown} bytes in {} stories", self.stories);
             self.client.produce(self.written)?;
             self.written += 1;
             // Somebody new is let in, too.
@@ -423,8 +428,6 @@ impl Target for Listeners {
             "the broker has panicked: {}",
             LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
         );
-        let grown = resident_bytes().saturating_sub(broker.resident_before);
-        assert!(grown < GROWTH_BYTES_MAX, "the process has grown by {grown} bytes in {} stories", broker.stories);
         if broker.stories >= STORIES_MAX {
             broker.stop();
         } else {

@@ -7,6 +7,7 @@ use figment::Figment;
 use figment::value::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// One thing to put right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,18 +151,21 @@ fn nearest(key: &str, siblings: &[&str]) -> Option<String> {
         return Some(if table.is_empty() { sibling.to_owned() } else { format!("{table}.{sibling}") });
     }
     all_keys()
-        .into_iter()
+        .iter()
         .filter_map(|known| {
             let last = known.rsplit_once('.').map_or(known.as_str(), |(_, last)| last);
             near(last).map(|distance| (distance, known))
         })
         .min()
-        .map(|(_, known)| known)
+        .map(|(_, known)| known.clone())
 }
 
 /// Every key there is, with its full path.
-pub(super) fn all_keys() -> Vec<String> {
-    let mut keys = Vec::new();
-    super::Config::default().visit("", &[], &mut |shown| keys.push(shown.key.to_owned()));
-    keys
+pub(super) fn all_keys() -> &'static [String] {
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut keys = Vec::new();
+        super::Config::default().visit("", &[], &mut |shown| keys.push(shown.key.to_owned()));
+        keys
+    });
+    &KEYS
 }

@@ -58,9 +58,7 @@ impl Sources {
             if rest.contains("__") {
                 let key = rest.to_ascii_lowercase().replace("__", ".");
                 figment = figment.merge(Layer::single(origin, &key, value));
-            } else if let Some(key) =
-                all_keys().into_iter().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest))
-            {
+            } else if let Some(key) = all_keys().iter().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest)) {
                 // A name without `__` cannot be a key, and container platforms set such names (CHRONIK_SERVICE_HOST …),
                 // so it is passed over, unless only the second underscore is missing.
                 let variable = format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"));
@@ -120,6 +118,8 @@ impl Provider for Layer {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     file: String,
+    /// Where its lines end.
+    ends: Vec<usize>,
     of_key: BTreeMap<String, usize>,
 }
 
@@ -129,20 +129,30 @@ impl Lines {
         if source == self.file { self.of_key.get(key).copied() } else { None }
     }
 
-    fn note(&mut self, text: &str, at: &str, table: &DeTable<'_>) {
+    /// Of a file that is about to be read.
+    fn of(text: &str) -> Self {
+        Self { ends: text.match_indices('\n').map(|(at, _)| at).collect(), ..Self::default() }
+    }
+
+    /// The line in which this byte stands, counted from one.
+    fn line_at(&self, byte: usize) -> usize {
+        1 + self.ends.partition_point(|end| *end < byte)
+    }
+
+    fn note(&mut self, at: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let key = if at.is_empty() { name.get_ref().to_string() } else { format!("{at}.{}", name.get_ref()) };
-            self.note_value(text, &key, name.span().start, value.get_ref());
+            self.note_value(&key, name.span().start, value.get_ref());
         }
     }
 
-    fn note_value(&mut self, text: &str, key: &str, start: usize, value: &DeValue<'_>) {
-        self.of_key.insert(key.to_owned(), line_at(text, start));
+    fn note_value(&mut self, key: &str, start: usize, value: &DeValue<'_>) {
+        self.of_key.insert(key.to_owned(), self.line_at(start));
         match value {
-            DeValue::Table(table) => self.note(text, key, table),
+            DeValue::Table(table) => self.note(key, table),
             DeValue::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.note_value(text, &format!("{key}[{index}]"), item.span().start, item.get_ref());
+                    self.note_value(&format!("{key}[{index}]"), item.span().start, item.get_ref());
                 }
             }
             _ => {}
@@ -150,17 +160,14 @@ impl Lines {
     }
 }
 
-fn line_at(text: &str, byte: usize) -> usize {
-    1 + text.as_bytes().iter().take(byte).filter(|byte| **byte == b'\n').count()
-}
-
 /// Reads a TOML file. Where it is no TOML every mistake is told, and none of its keys counts.
 fn read_file(name: String, text: &str, lines: &mut Lines, problems: &mut Vec<Problem>) -> Layer {
     let (table, mistakes) = DeTable::parse_recoverable(text);
     let mut values = Dict::new();
+    *lines = Lines::of(text);
     if mistakes.is_empty() {
         lines.file.clone_from(&name);
-        lines.note(text, "", table.get_ref());
+        lines.note("", table.get_ref());
         match toml::from_str::<toml::Table>(text).map(Value::serialize) {
             Ok(Ok(value)) => values = value.into_dict().unwrap_or_default(),
             Ok(Err(why)) => problems.push(unreadable(name.clone(), format!("cannot be read: {why}"))),
@@ -168,7 +175,7 @@ fn read_file(name: String, text: &str, lines: &mut Lines, problems: &mut Vec<Pro
         }
     }
     for mistake in mistakes {
-        let place = mistake.span().map_or(name.clone(), |span| format!("{name}:{}", line_at(text, span.start)));
+        let place = mistake.span().map_or(name.clone(), |span| format!("{name}:{}", lines.line_at(span.start)));
         problems.push(unreadable(place, format!("is not TOML: {}", mistake.message())));
     }
     Layer { name, values }

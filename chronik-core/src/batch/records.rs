@@ -52,45 +52,62 @@ impl<'a> Record<'a> {
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
+    #[inline]
     fn byte(&mut self) -> Result<u8, NotARecord> {
         let (&first, rest) = self.0.split_first().ok_or(NotARecord::Truncated)?;
         self.0 = rest;
         Ok(first)
     }
 
-    /// Zigzag, at most five bytes.
+    /// Zigzag, at most five bytes. Nearly every field of a record fits into three; the loop is for the rest.
+    #[inline]
     fn varint(&mut self) -> Result<i32, NotARecord> {
-        // Most fields fit one byte; the loop below is for the rest.
-        if let Some((&first, rest)) = self.0.split_first()
-            && first < 0x80
-        {
-            self.0 = rest;
-            return Ok(i32::from(first >> 1) ^ -i32::from(first & 1));
-        }
-        let mut raw = 0u32;
-        for shift in (0..35).step_by(7) {
-            let byte = self.byte()?;
-            raw |= u32::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok((raw >> 1) as i32 ^ -((raw & 1) as i32));
-            }
-        }
-        Err(NotARecord::LongVarint)
+        let raw = match self.short() {
+            Some(raw) => raw,
+            None => self.long(35)? as u32,
+        };
+        Ok((raw >> 1) as i32 ^ -((raw & 1) as i32))
     }
 
     /// Zigzag, at most ten bytes.
+    #[inline]
     fn varlong(&mut self) -> Result<i64, NotARecord> {
+        let raw = match self.short() {
+            Some(raw) => u64::from(raw),
+            None => self.long(70)?,
+        };
+        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    }
+
+    /// The next integer, as it was before the zigzag, if it has no more than three bytes.
+    #[inline]
+    fn short(&mut self) -> Option<u32> {
+        let seven = |byte: u8| u32::from(byte & 0x7f);
+        let (raw, rest) = match *self.0 {
+            [a, ref rest @ ..] if a < 0x80 => (seven(a), rest),
+            [a, b, ref rest @ ..] if b < 0x80 => (seven(a) | seven(b) << 7, rest),
+            [a, b, c, ref rest @ ..] if c < 0x80 => (seven(a) | seven(b) << 7 | seven(c) << 14, rest),
+            _ => return None,
+        };
+        self.0 = rest;
+        Some(raw)
+    }
+
+    /// One of any length below this many bits, seven to a byte; those beyond its type's are lost.
+    #[cold]
+    fn long(&mut self, bits: u32) -> Result<u64, NotARecord> {
         let mut raw = 0u64;
-        for shift in (0..70).step_by(7) {
+        for shift in (0..bits).step_by(7) {
             let byte = self.byte()?;
             raw |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Ok((raw >> 1) as i64 ^ -((raw & 1) as i64));
+                return Ok(raw);
             }
         }
         Err(NotARecord::LongVarint)
     }
 
+    #[inline]
     fn take(&mut self, len: i32) -> Result<&'a [u8], NotARecord> {
         let len = usize::try_from(len).map_err(|_| NotARecord::Length(len))?;
         let (taken, rest) = self.0.split_at_checked(len).ok_or(NotARecord::Truncated)?;
@@ -99,6 +116,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Kafka reads any negative length as null.
+    #[inline]
     fn nullable(&mut self) -> Result<Option<&'a [u8]>, NotARecord> {
         match self.varint()? {
             ..0 => Ok(None),
@@ -111,6 +129,7 @@ impl<'a> Cursor<'a> {
         Ok(RecordHeader { key, value: self.nullable()? })
     }
 
+    #[inline]
     fn record(&mut self) -> Result<Record<'a>, NotARecord> {
         let length = self.varint()?;
         let mut fields = Cursor(self.take(length)?);
@@ -151,6 +170,7 @@ impl<'a> Records<'a> {
 
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, NotARecord>;
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;

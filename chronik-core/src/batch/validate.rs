@@ -208,6 +208,9 @@ fn check_records(
             list.push((at as i32, what));
         }
     };
+    // Within these every time is right; the few beyond, among them records without one, are looked at as they come.
+    let timely =
+        now.0.saturating_sub(rules.timestamp_before_max_ms)..=now.0.saturating_add(rules.timestamp_after_max_ms);
     let count = walk(inflated.unwrap_or(&batch.records), |at, record| {
         if usize::try_from(record.offset_delta) != Ok(at) {
             return Err(Rejection::invalid(format!(
@@ -220,7 +223,10 @@ fn check_records(
         }
         let timestamp = Timestamp(header.base_timestamp.0.saturating_add(record.timestamp_delta));
         max_timestamp = max_timestamp.max(timestamp);
-        if create_time && let Err(what) = check_timestamp(timestamp, rules, now) {
+        if create_time
+            && !timely.contains(&timestamp.0)
+            && let Err(what) = check_timestamp(timestamp, rules, now)
+        {
             name(&mut untimely, at, what);
         }
         Ok(())

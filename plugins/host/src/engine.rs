@@ -19,7 +19,7 @@ use chronik_plugin_abi::ck_usage;
 use logs::Shared;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Looks at what a read gave, before anyone else does; the error says what is wrong with it.
@@ -35,6 +35,8 @@ pub(crate) struct Terms {
     pub verify: Option<Verify>,
     /// See [`PluginOptions::minor`].
     pub minor: HostMinor,
+    /// Logs that have closed and were not let go of since; each is in it once in its life.
+    pub closed: Mutex<Vec<LogId>>,
     call_timeout: Duration,
     lifecycle_timeout: Duration,
 }

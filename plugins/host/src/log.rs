@@ -153,6 +153,10 @@ impl Log {
     pub fn set_closing(&self, to: Closing) {
         *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = to;
         self.closing_changed.notify_all();
+        // After it is so: whoever finds it there looks once.
+        if to == Closing::Closed {
+            self.terms.closed.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+        }
     }
 
     pub fn closed(&self) -> bool {

@@ -20,7 +20,9 @@ use chronik_storage_memory::MemoryEngine;
 use futures::executor::block_on;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 /// More than any rule stores.
 const MEMORY_BYTES: u64 = 16 << 20;
@@ -56,6 +58,18 @@ struct Later {
 struct LaterLog {
     log: Arc<dyn Wal>,
     complete: Sender<Outcome>,
+    /// Of the one test that counts.
+    is_counted: bool,
+}
+
+/// Logs from this number on are counted while they are there.
+const COUNTED_FROM: i32 = 200;
+static COUNTED: AtomicUsize = AtomicUsize::new(0);
+
+impl Drop for LaterLog {
+    fn drop(&mut self) {
+        COUNTED.fetch_sub(usize::from(self.is_counted), Ordering::SeqCst);
+    }
 }
 
 impl LaterLog {
@@ -80,7 +94,11 @@ impl WalEngine for Later {
     async fn open(&self, id: LogId, options: OpenOptions) -> Result<Arc<dyn Wal>, EngineError> {
         let log = self.engine.open(id, options).await?;
         Ok(match &self.complete {
-            Some(complete) => Arc::new(LaterLog { log, complete: complete.clone() }),
+            Some(complete) => {
+                let is_counted = id.partition >= COUNTED_FROM;
+                COUNTED.fetch_add(usize::from(is_counted), Ordering::SeqCst);
+                Arc::new(LaterLog { log, complete: complete.clone(), is_counted })
+            }
             None => log,
         })
     }
@@ -224,4 +242,25 @@ fn calls_that_nobody_waits_for_leave_nothing_behind() {
         block_on(engine.close()).expect("closed");
         assert_eq!(engine.retained_bytes(), 0);
     });
+}
+
+#[test]
+fn logs_that_are_closed_are_released_when_others_are_opened() {
+    let place = tempfile::tempdir().expect("a directory");
+    let engine = start_by(HostMinor::Own, "later", place.path());
+    for number in 200..240 {
+        let log = block_on(Log::open(&engine, number));
+        assert!(block_on(log.close()).is_ok());
+    }
+    // One that was closed is opened again, under the name that has been let go of.
+    let again = block_on(Log::open(&engine, 200));
+    let last = block_on(Log::open(&engine, 240));
+    // Whoever completed the last close may be the last to name that log.
+    let patience = Instant::now() + Duration::from_secs(60);
+    while COUNTED.load(Ordering::SeqCst) != 2 {
+        assert!(Instant::now() < patience, "{} logs are kept, of two that are open", COUNTED.load(Ordering::SeqCst));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    block_on(again.append(run_of(0, 1, 0, 0, 64)));
+    block_on(last.append(run_of(0, 1, 0, 0, 64)));
 }

@@ -13,6 +13,7 @@ use chronik_core::wal::{Cause, EngineError, OpenMode, OpenOptions, Wal, WalError
 use chronik_plugin_abi as abi;
 use chronik_plugin_abi::{EMPTY_RESULT, ck_log_args, ck_log_id, ck_log_info, ck_result, ck_slice};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::c_void;
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -79,9 +80,18 @@ impl Shared {
     }
 
     /// Lets go of logs that are closed, so that the plug-in can, too: a broker that opens and closes many logs, each once,
-    /// would keep them all.
+    /// would keep them all. Looks at those alone, for a broker opens as many as it has when it starts.
     fn release_closed(&self) {
-        let closed: Vec<_> = self.logs().extract_if(.., |_, log| log.0.closed()).collect();
+        let closed = std::mem::take(&mut *self.terms.closed.lock().unwrap_or_else(PoisonError::into_inner));
+        let closed: Vec<_> = {
+            let mut logs = self.logs();
+            let take = |id| match logs.entry(id) {
+                Entry::Occupied(log) if log.get().0.closed() => Some(log.remove()),
+                // Let go of already; another of the same name may have been opened since.
+                _ => None,
+            };
+            closed.into_iter().filter_map(take).collect()
+        };
         // Outside the lock: this may be the last of whoever names them.
         drop(closed);
     }

@@ -12,7 +12,7 @@ use chronik_core::wal::{Capabilities, Survives};
 use chronik_plugin_abi as abi;
 use chronik_plugin_abi::{EMPTY_RESULT, ck_engine_info, ck_entry, ck_start_args};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The smallest "largest run" with which Kafka's default batches fit.
@@ -162,6 +162,7 @@ impl PluginEngine {
             retained_bytes: Arc::default(),
             verify: options.verify,
             minor,
+            closed: Mutex::default(),
             call_timeout: options.call_timeout,
             lifecycle_timeout: options.lifecycle_timeout,
         });

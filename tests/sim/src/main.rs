@@ -43,6 +43,9 @@ struct Arguments {
     /// Every line of the story, as it happens; with --seed.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// What happens to this, too, in the words of those who judge: a log's id, for one; with --trace.
+    #[arg(long, requires = "trace")]
+    about: Option<String>,
     /// Tell each story twice, and compare.
     #[arg(long)]
     twice: bool,
@@ -97,7 +100,11 @@ fn main() -> ExitCode {
         return mutants::prove(only, mutants::Most { starts: starts | 1, stories, seconds, jobs });
     }
     if let Some(seed) = arguments.seed {
-        return one(seed, arguments.trace, arguments.without.as_ref());
+        let telling = match arguments.trace {
+            true => Telling::Loud { about: arguments.about },
+            false => Telling::Kept,
+        };
+        return one(seed, telling, arguments.without.as_ref());
     }
     let drawn = || {
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -123,9 +130,10 @@ fn main() -> ExitCode {
     if sum.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn one(seed: u64, is_loud: bool, less: Option<&Less>) -> ExitCode {
+fn one(seed: u64, telling: Telling, less: Option<&Less>) -> ExitCode {
     let less = less.cloned().unwrap_or_default();
-    let outcome = attempt(seed, if is_loud { Telling::Loud } else { Telling::Kept }, &less);
+    let is_loud = telling != Telling::Kept;
+    let outcome = attempt(seed, telling, &less);
     match &outcome.violation {
         Some(_) => {
             if is_loud {

@@ -5,21 +5,25 @@
 //! that does not is told again.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::time::Duration;
 
 /// Lines kept for whoever wants to know how it came to that.
 const TAIL_LINES: usize = 400;
 
 /// Who listens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Telling {
     #[default]
     Silent,
     /// The last lines are kept.
     Kept,
-    /// Besides, every line is printed as it comes.
-    Loud,
+    /// Besides, every line is printed as it comes, and so is each fact in whose words this is.
+    Loud { about: Option<String> },
 }
+
+/// Characters of a fact that are printed: some hold the whole of the metadata.
+const FACT_CHARACTERS_MAX: usize = 400;
 
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -50,13 +54,24 @@ impl Trace {
             return;
         }
         let line = format!("{:>10.3} ms  {}", at.as_secs_f64() * 1_000.0, line());
-        if self.telling == Telling::Loud {
+        if matches!(self.telling, Telling::Loud { .. }) {
             println!("{line}");
         }
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
         }
         self.tail.push_back(line);
+    }
+
+    /// Prints a fact, where somebody wants those. It is no line of the story: whether it is printed changes no hash.
+    pub fn hear(&self, at: Duration, fact: &impl Debug) {
+        if let Telling::Loud { about: Some(about) } = &self.telling {
+            let words = format!("{fact:?}");
+            if words.contains(about.as_str()) {
+                let words: String = words.chars().take(FACT_CHARACTERS_MAX).collect();
+                println!("{:>10.3} ms    {words}", at.as_secs_f64() * 1_000.0);
+            }
+        }
     }
 
     pub fn tail(&self) -> impl Iterator<Item = &str> {

@@ -73,6 +73,7 @@ impl Judges {
             return;
         }
         sim.mark(kind(fact).1);
+        sim.trace().hear(sim.elapsed(), fact);
         let learnt = self.picture.learn(fact);
         for happened in self.picture.take_happened() {
             *self.seen.entry(happened).or_default() += 1;

@@ -5,6 +5,7 @@
 use chronik_storage_segment::disk::{Disk, DiskEntry, DiskFile, DiskSpace, Wait};
 use chronik_storage_segment::threads::{Job, Lane, Threads};
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -24,14 +25,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// See the module's head. Cheap to clone: all clones are one disk. `None`: a directory.
+/// Paths as they are written: comparing them component by component would take longer than all else here. `None`: a directory.
+type Names = BTreeMap<OsString, Option<Contents>>;
+
+/// See the module's head. Cheap to clone: all clones are one disk.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryDisk(Arc<Mutex<BTreeMap<PathBuf, Option<Contents>>>>);
+pub struct MemoryDisk(Arc<Mutex<Names>>);
+
+fn parent(of: &OsStr) -> Option<&OsStr> {
+    Path::new(of).parent().map(Path::as_os_str)
+}
 
 impl MemoryDisk {
     pub fn new() -> Self {
         let disk = Self::default();
-        lock(&disk.0).insert(PathBuf::new(), None);
+        lock(&disk.0).insert(OsString::new(), None);
         disk
     }
 
@@ -47,12 +55,12 @@ impl MemoryDisk {
     /// All files with their contents, by name.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let names = lock(&self.0);
-        let files = names.iter().filter_map(|(path, file)| Some((path.clone(), lock(file.as_ref()?).clone())));
+        let files = names.iter().filter_map(|(path, file)| Some((path.into(), lock(file.as_ref()?).clone())));
         files.collect()
     }
 
     fn file(&self, path: &Path) -> io::Result<Contents> {
-        lock(&self.0).get(path).cloned().flatten().ok_or_else(|| io::ErrorKind::NotFound.into())
+        lock(&self.0).get(path.as_os_str()).cloned().flatten().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -101,10 +109,10 @@ impl Disk for MemoryDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut names = lock(&self.0);
-        if names.contains_key(path) {
+        if names.contains_key(path.as_os_str()) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        if !path.parent().is_some_and(|dir| names.get(dir).is_some_and(Option::is_none)) {
+        if !parent(path.as_os_str()).is_some_and(|dir| names.get(dir).is_some_and(Option::is_none)) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let contents = Contents::default();
@@ -121,12 +129,12 @@ impl Disk for MemoryDisk {
 
     fn entries(&self, path: &Path) -> io::Result<Vec<DiskEntry>> {
         let names = lock(&self.0);
-        if !names.get(path).is_some_and(Option::is_none) {
+        if !names.get(path.as_os_str()).is_some_and(Option::is_none) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let inside = names.iter().filter(|(other, _)| other.parent() == Some(path));
-        let entry = |(path, file): (&PathBuf, &Option<Contents>)| DiskEntry {
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        let inside = names.iter().filter(|(other, _)| parent(other) == Some(path.as_os_str()));
+        let entry = |(path, file): (&OsString, &Option<Contents>)| DiskEntry {
+            name: Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned(),
             is_dir: file.is_none(),
             bytes: file.as_ref().map_or(0, |file| lock(file).len() as u64),
         };
@@ -135,31 +143,31 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut names = lock(&self.0);
-        let moved: Vec<_> = names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        let moved: Vec<_> = names.keys().filter(|path| Path::new(path).starts_with(from)).cloned().collect();
         if moved.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }
         for path in moved {
             let Some(file) = names.remove(&path) else { continue };
-            let rest = path.strip_prefix(from).unwrap_or(Path::new(""));
+            let rest = Path::new(&path).strip_prefix(from).unwrap_or(Path::new(""));
             let to = if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) };
-            names.insert(to, file);
+            names.insert(to.into(), file);
         }
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.file(path)?;
-        lock(&self.0).remove(path);
+        lock(&self.0).remove(path.as_os_str());
         Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut names = lock(&self.0);
-        if names.keys().any(|other| other.parent() == Some(path)) {
+        if names.keys().any(|other| parent(other) == Some(path.as_os_str())) {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        names.remove(path.as_os_str()).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {

@@ -3,7 +3,8 @@
 //! The binary installs [`Counting`]; without it (in a library's tests) every peak is 0 and nothing is judged. What a target
 //! gives to other threads is not seen: targets work on the thread they are called on.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use mimalloc::MiMalloc;
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 
 /// What an execution may hold for each byte of its input …
@@ -31,35 +32,35 @@ fn count(bytes: isize) {
     });
 }
 
-/// The system's allocator, counting.
+/// The broker's own allocator, counting: what is fed spends much of its time in one.
 #[derive(Debug)]
 pub struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; counting neither allocates nor unwinds.
+// SAFETY: every call goes to the allocator below as it came; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
         // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
         // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
         // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.dealloc(memory, layout) }
+        unsafe { MiMalloc.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // Both exist for a moment, as far as one can know.
         count(new_size as isize);
         // SAFETY: the caller keeps to the contract, which is the same.
-        let moved = unsafe { System.realloc(memory, layout, new_size) };
+        let moved = unsafe { MiMalloc.realloc(memory, layout, new_size) };
         count(-(layout.size() as isize));
         moved
     }

@@ -28,6 +28,8 @@ const SEGMENT_BYTES: u64 = 400;
 const JOURNAL_BYTES: u64 = 16 << 10;
 /// Where a segment may begin.
 const BASES: [i64; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1_000];
+/// The number of the first log's first file: those before it are the journal's.
+const FIRST_LOG: usize = 2;
 /// Bytes before a file's: its number, and its length in two.
 const HEAD_BYTES: usize = 3;
 /// A read through a damaged log goes on behind the damage so many times at most.
@@ -301,9 +303,13 @@ impl Target for LogFiles {
         let disk = MemoryDisk::new();
         let names = names();
         let files = files(input);
-        for (number, bytes) in &files {
+        for (at, (number, bytes)) in files.iter().enumerate() {
+            // One that comes twice has the later contents.
+            if files[at + 1..].iter().any(|(later, _)| later == number) {
+                continue;
+            }
             let mut bytes = bytes.to_vec();
-            if *number < 2 {
+            if *number < FIRST_LOG {
                 // The journal's files have their size from the beginning.
                 bytes.resize(JOURNAL_BYTES as usize, 0);
             }
@@ -343,7 +349,8 @@ impl Target for LogFiles {
             let name = &names[usize::from(head[0]) % names.len()];
             input[at + 1..at + HEAD_BYTES].copy_from_slice(&(length as u16).to_be_bytes());
             let from = at + HEAD_BYTES;
-            mend_file(name, &mut input[from..from + length]);
+            let partition = if name.parent() == names[FIRST_LOG].parent() { 0 } else { 1 };
+            mend_file(name, partition, &mut input[from..from + length]);
             at = from + length;
         }
     }
@@ -366,9 +373,8 @@ fn put(bytes: &mut [u8], at: usize, number: u32) {
     bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
 }
 
-fn mend_file(name: &Path, bytes: &mut [u8]) {
+fn mend_file(name: &Path, partition: i32, bytes: &mut [u8]) {
     let file = name.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let partition = if name.starts_with(id(0).to_string()) { 0 } else { 1 };
     if file.starts_with("journal") && bytes.starts_with(b"cRj1") && bytes.len() > 32 {
         let body = u32::from_le_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]) as usize;
         let end = (32 + body).min(bytes.len());
@@ -409,7 +415,7 @@ fn mend_file(name: &Path, bytes: &mut [u8]) {
 fn written(story: u8) -> Vec<u8> {
     let disk = MemoryDisk::new();
     if story & 4 != 0 {
-        for name in &names()[..2] {
+        for name in &names()[..FIRST_LOG] {
             disk.put(name, vec![0; JOURNAL_BYTES as usize]);
         }
     }
@@ -450,7 +456,7 @@ fn written(story: u8) -> Vec<u8> {
     let mut input = Vec::new();
     for (path, mut bytes) in disk.files() {
         let Some(number) = names().iter().position(|name| *name == path) else { continue };
-        if number < 2 {
+        if number < FIRST_LOG {
             let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             bytes.truncate(used);
         }

@@ -43,7 +43,7 @@ struct Arguments {
     /// Every line of the story, as it happens; with --seed.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// What happens to this, too, in the words of those who judge: a log's id, for one; with --trace.
+    /// The facts that those who judge are told, too, if this is in their words: a topic's id, for one; with --trace.
     #[arg(long, requires = "trace")]
     about: Option<String>,
     /// Tell each story twice, and compare.

@@ -13,6 +13,11 @@ use toml::de::{DeTable, DeValue};
 /// What precedes every environment variable that sets a key; `__` stands for the dot.
 pub const ENVIRONMENT_PREFIX: &str = "CHRONIK_";
 
+/// Parts between the dots of a key from the environment or from `--set`. Ours have four at most, and Kafka's, which are
+/// answered with ours, have seven. Each part is a table in a table, and whoever looks at them goes as deep: thousands
+/// would cost memory by their square, and the stack. (TOML's reader has a bound of its own.)
+const KEY_PARTS_MAX: usize = 16;
+
 /// Settings on top of each other, where those of the file stand, and what cannot be read.
 pub(super) type Layers = (Figment, Lines, Vec<Problem>);
 
@@ -57,7 +62,10 @@ impl Sources {
             let origin = format!("environment variable {name}");
             if rest.contains("__") {
                 let key = rest.to_ascii_lowercase().replace("__", ".");
-                figment = figment.merge(Layer::single(origin, &key, value));
+                match Layer::single(origin, &key, value) {
+                    Ok(layer) => figment = figment.merge(layer),
+                    Err(problem) => problems.push(problem),
+                }
             } else if let Some(key) = all_keys().iter().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest)) {
                 // A name without `__` cannot be a key, and container platforms set such names (CHRONIK_SERVICE_HOST …),
                 // so it is passed over, unless only the second underscore is missing.
@@ -71,7 +79,10 @@ impl Sources {
             match set.split_once('=') {
                 Some((key, value)) if key.split('.').all(|part| !part.trim().is_empty()) => {
                     let key = key.trim();
-                    figment = figment.merge(Layer::single(format!("--set {key}"), key, value));
+                    match Layer::single(format!("--set {key}"), key, value) {
+                        Ok(layer) => figment = figment.merge(layer),
+                        Err(problem) => problems.push(problem),
+                    }
                 }
                 _ => problems.push(unreadable(format!("--set {set}"), "must be written key=value".into())),
             }
@@ -92,7 +103,11 @@ struct Layer {
 
 impl Layer {
     /// A single key, from text. Lists and tables are written as in TOML; all else is text that the key's type reads.
-    fn single(name: String, key: &str, text: &str) -> Self {
+    fn single(name: String, key: &str, text: &str) -> Result<Self, Problem> {
+        let parts = key.split('.').count();
+        if parts > KEY_PARTS_MAX {
+            return Err(unreadable(name, format!("has {parts} parts, and no key has more than {KEY_PARTS_MAX}")));
+        }
         let structured = || {
             let mut table = toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?;
             Value::serialize(table.remove("value")?).ok()
@@ -100,7 +115,7 @@ impl Layer {
         let value = if text.trim_start().starts_with(['[', '{']) { structured() } else { None };
         let value = value.unwrap_or_else(|| Value::from(text));
         let values = figment::util::nest(key, value).into_dict().unwrap_or_default();
-        Self { name, values }
+        Ok(Self { name, values })
     }
 }
 

@@ -108,6 +108,23 @@ conections = 1
 }
 
 #[test]
+fn a_key_of_very_many_parts_is_refused_wherever_it_is_said() {
+    // As many as would overflow the stack of whoever went down to the last of them.
+    const PARTS: usize = 300_000;
+    let (dots, underscores) = (["a"; PARTS].join("."), format!("CHRONIK_{}", ["A"; PARTS].join("__")));
+    let set = format!("{dots}=1");
+    for problems in [
+        refused("", &[&set]),
+        read(None, &[(&underscores, "1")], &[]).expect_err("of many parts").problems,
+        refused(&format!("{dots} = 1"), &[]),
+    ] {
+        let told: Vec<_> = problems.iter().map(|problem| problem.what.as_str()).collect();
+        let [what] = told[..] else { panic!("{} problems", told.len()) };
+        assert!(what == "has 300000 parts, and no key has more than 16" || what.contains("recursion limit"), "{what}");
+    }
+}
+
+#[test]
 fn what_later_versions_will_have_is_refused_as_such() {
     let file = "\
 [[kafka.listeners]]

@@ -40,6 +40,10 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The broker's: ends of links and engines are measured as parts of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "chronik-bench", about = "Benchmarks a Kafka-compatible broker through librdkafka")]
 struct Cli {

@@ -1,18 +1,16 @@
 //! Where peers come in. TLS handshakes go on side by side, and each connection is served by a task of its own: who takes
 //! long, or is no peer at all, holds up nobody.
 
-use crate::codec::{MESSAGE_BYTES_MAX, Piece, PieceCodec};
 use crate::connection::{Connection, Other};
-use crate::lane::{self, Outgoing};
-use crate::{Options, PATH};
+use crate::lane;
+use crate::{CONTENT_TYPE, Options, PATH};
 use async_trait::async_trait;
-use bytes::Bytes;
 use chronik_link::tls::node_of_peer;
 use chronik_link::{Incoming, Lane, LinkError};
+use http::{HeaderMap, HeaderValue, header};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Ready, ready};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,11 +18,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt;
-use tokio_stream::adapters::Map;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::server::StreamingService;
-use tonic::{Request, Response, Status, Streaming};
 
 /// TLS handshakes at the same time; beyond it connections wait to be accepted.
 const HANDSHAKES_MAX: usize = 64;
@@ -148,56 +144,42 @@ struct Service {
 impl tower::Service<http::Request<Body>> for Service {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+    type Future = Ready<Result<http::Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let lanes = self.lanes.clone();
-        Box::pin(async move {
-            if request.uri().path() != PATH {
-                return Ok(Status::unimplemented("there is no such method").into_http());
-            }
-            let mut server = tonic::server::Grpc::new(PieceCodec).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(server.streaming(Open { lanes }, request).await)
-        })
+        ready(Ok(self.open(request).unwrap_or_else(Status::into_http)))
     }
 }
 
-/// What goes back on a call, which fails only with its connection.
-type Answers = Map<Outgoing, fn(Piece) -> Result<Piece, Status>>;
-
-/// One call.
-struct Open {
-    lanes: mpsc::Sender<Lane>,
-}
-
-impl StreamingService<Bytes> for Open {
-    type Response = Piece;
-    type ResponseStream = Answers;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let lanes = self.lanes.clone();
-        Box::pin(async move {
-            let other = request.extensions().get::<Other>().cloned();
-            let Some(Other { remote, certified, lanes: carried }) = other else {
-                return Err(Status::internal("it is not known who calls"));
-            };
-            let (sender, pieces) = lane::outgoing();
-            let lane = lane::lane(remote, certified, sender, request.into_inner(), Some(carried.open()));
-            // Nobody accepts any more, or too many wait: who is dialled so often is no peer.
-            lanes.try_send(lane).map_err(|_| Status::unavailable("it is not accepted"))?;
-            Ok(Response::new(pieces.map(Ok as fn(Piece) -> Result<Piece, Status>)))
-        })
+impl Service {
+    /// One call: a lane, and what goes back on it.
+    fn open(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        if request.uri().path() != PATH {
+            return Err(Status::unimplemented("there is no such method"));
+        }
+        let other = request.extensions().get::<Other>().cloned();
+        let Some(Other { remote, certified, lanes: carried }) = other else {
+            return Err(Status::internal("it is not known who calls"));
+        };
+        let ended = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
+        let (sender, answers) = lane::outgoing(Some(ended));
+        let lane = lane::lane(remote, certified, sender, request.into_body(), Some(carried.open()));
+        // Nobody accepts any more, or too many wait: who is dialled so often is no peer.
+        self.lanes.try_send(lane).map_err(|_| Status::unavailable("it is not accepted"))?;
+        let mut response = http::Response::new(Body::new(answers));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        Ok(response)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use chronik_link::Frame;
     use chronik_link::pieces::slices_of;
     use h2::client::SendRequest;

@@ -1,34 +1,36 @@
 //! A call as a lane.
 //!
 //! **Who has finished says so, with an empty message.** A call may end in ways that are no end in order and still look like one:
-//! to tonic a request that was reset has just ended, and so has one that breaks off behind a message's length.
+//! a request that its client gives up may have just ended, and so has one that breaks off behind a message's length.
 
-use crate::codec::{MESSAGE_BYTES_MAX, Piece};
 use crate::connection::InUse;
+use crate::message::{MESSAGE_BYTES_MAX, Messages, Piece, parts_of};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chronik_core::ids::NodeId;
-use chronik_link::pieces::{Pieces, Source, slices_of};
+use chronik_link::pieces::{Pieces, slices_of};
 use chronik_link::{Frame, Lane, LaneReceiver, LaneSender, LinkError};
+use http::HeaderMap;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::body::Body;
 
 /// Messages between the lane and its connection: one that is being sent, and the next. HTTP/2 takes no more than its windows
 /// let it, so who does not read holds up the sender.
 const WAITING_MAX: usize = 2;
 
-/// Both ends of what goes out.
-pub fn outgoing() -> (Sending, Outgoing) {
+/// Both ends of what goes out; `trailers` come last.
+pub fn outgoing(trailers: Option<HeaderMap>) -> (Sending, Outgoing) {
     let (pieces, receiver) = mpsc::channel(WAITING_MAX);
     let finished = Arc::new(AtomicBool::new(false));
-    (Sending { pieces, finished: finished.clone() }, Outgoing { pieces: receiver, finished })
+    let outgoing = Outgoing { pieces: receiver, parts: VecDeque::new(), finished: finished.clone(), trailers };
+    (Sending { pieces, finished }, outgoing)
 }
 
 /// The lane's end of it.
@@ -37,19 +39,34 @@ pub struct Sending {
     finished: Arc<AtomicBool>,
 }
 
-/// The connection's end.
+/// The connection's end: the body of a request or of its answer.
 pub struct Outgoing {
     pieces: mpsc::Receiver<Piece>,
+    /// Of the message that is being sent, what HTTP/2 has not asked for yet.
+    parts: VecDeque<Bytes>,
     /// The last word is still to be said. Set before the lane's end is dropped, so that nobody waits for room to finish.
     finished: Arc<AtomicBool>,
+    trailers: Option<HeaderMap>,
 }
 
-impl Stream for Outgoing {
-    type Item = Piece;
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
-        let piece = ready!(self.pieces.poll_recv(cx));
-        Poll::Ready(piece.or_else(|| self.finished.swap(false, Ordering::AcqRel).then(Piece::new)))
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        if self.parts.is_empty() {
+            let piece = ready!(self.pieces.poll_recv(cx));
+            let piece = piece.or_else(|| self.finished.swap(false, Ordering::AcqRel).then(Piece::new));
+            self.parts = piece.map(parts_of).unwrap_or_default();
+        }
+        let frame = match self.parts.pop_front() {
+            Some(part) => Some(http_body::Frame::data(part)),
+            None => self.trailers.take().map(http_body::Frame::trailers),
+        };
+        Poll::Ready(frame.map(Ok))
     }
 }
 
@@ -58,7 +75,7 @@ pub fn lane(
     remote: SocketAddr,
     certified: Option<NodeId>,
     sending: Sending,
-    incoming: Streaming<Bytes>,
+    incoming: Body,
     in_use: Option<InUse>,
 ) -> Lane {
     let in_use = in_use.map(Arc::new);
@@ -113,7 +130,7 @@ fn pieces(slices: Vec<Bytes>) -> Vec<Piece> {
 }
 
 struct Receiver {
-    pieces: Pieces<Messages>,
+    pieces: Pieces<Messages<Body>>,
     _in_use: Option<Arc<InUse>>,
 }
 
@@ -128,40 +145,16 @@ impl LaneReceiver for Receiver {
     }
 }
 
-/// What comes of a call.
-pub struct Messages {
-    call: Streaming<Bytes>,
-    /// The last word has come.
-    finished: bool,
-}
-
-impl Messages {
-    pub fn new(call: Streaming<Bytes>) -> Self {
-        Self { call, finished: false }
-    }
-}
-
-#[async_trait]
-impl Source for Messages {
-    async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
-        if self.finished {
-            return Ok(None);
-        }
-        let message = self.call.message().await.map_err(broken)?.ok_or(LinkError::Ended)?;
-        self.finished = message.is_empty();
-        Ok(Some(message).filter(|message| !message.is_empty()))
-    }
-}
-
-/// Why a call has ended, or was none.
-pub fn broken(why: Status) -> LinkError {
-    LinkError::Broken(std::io::Error::other(why))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_stream::StreamExt;
+    use http_body_util::BodyExt;
+
+    /// The next part that goes out; `None` at the end.
+    async fn part(outgoing: &mut Outgoing) -> Option<Bytes> {
+        let frame = outgoing.frame().await?;
+        Some(frame.expect("it cannot fail").into_data().expect("bytes"))
+    }
 
     #[test]
     fn messages_are_full_and_say_the_same() {
@@ -177,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_word_comes_after_all_else_and_only_from_who_finishes() {
         for finishes in [true, false] {
-            let (sending, mut outgoing) = outgoing();
+            let (sending, mut outgoing) = outgoing(None);
             let mut sender = Sender { sending: Some(sending), _in_use: None };
             // As much as may wait: finishing needs no room.
             for number in 0..WAITING_MAX as u64 {
@@ -190,12 +183,25 @@ mod tests {
             }
             drop(sender);
             for _ in 0..WAITING_MAX {
-                assert!(outgoing.next().await.is_some_and(|piece| !piece.is_empty()));
+                assert!(part(&mut outgoing).await.is_some_and(|message| message.len() > LAST_WORD.len()));
             }
             if finishes {
-                assert_eq!(outgoing.next().await, Some(Piece::new()));
+                assert_eq!(part(&mut outgoing).await.as_deref(), Some(&LAST_WORD[..]));
             }
-            assert_eq!(outgoing.next().await, None);
+            assert_eq!(part(&mut outgoing).await, None);
         }
+    }
+
+    /// An empty message.
+    const LAST_WORD: [u8; 5] = [0; 5];
+
+    #[tokio::test]
+    async fn an_answer_ends_with_its_status() {
+        let status = HeaderMap::from_iter([(tonic::Status::GRPC_STATUS, http::HeaderValue::from_static("0"))]);
+        let (sending, mut outgoing) = outgoing(Some(status.clone()));
+        drop(sending);
+        let last = outgoing.frame().await.expect("one frame").expect("it cannot fail");
+        assert_eq!(last.into_trailers().ok(), Some(status));
+        assert!(outgoing.frame().await.is_none());
     }
 }

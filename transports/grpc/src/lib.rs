@@ -1,6 +1,6 @@
 //! The network layer of gRPC: a lane is one call of `chronik.link.Link/Open`, a bidirectional stream of `bytes`, of which the last is empty.
 //!
-//! - [`codec`]: frames' bytes as messages of gRPC, without a schema: a message is a piece of the stream of frames.
+//! - [`message`]: frames' bytes as messages of gRPC, without a schema: a message is a piece of the stream of frames.
 //! - [`incoming`]: where peers come in.
 //! - [`lane`]: a call as a lane.
 //! - [`connection`]: what is below, TCP or TLS over it.
@@ -10,18 +10,16 @@
 
 #![forbid(unsafe_code)]
 
-mod codec;
 mod connection;
 mod incoming;
 mod lane;
+mod message;
 
 use async_trait::async_trait;
 use chronik_link::tls::{Tls, node_of_peer};
 use chronik_link::{Endpoint, Incoming, Lane, LaneClass, Link, LinkError};
-use codec::{MESSAGE_BYTES_MAX, PieceCodec};
 use connection::Connection;
-use http::Uri;
-use http::uri::PathAndQuery;
+use http::{Uri, header};
 use hyper_util::rt::TokioIo;
 use incoming::GrpcIncoming;
 use rustls::ClientConfig;
@@ -31,10 +29,12 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tonic::Request;
+use tonic::body::Body;
+use tower::Service;
 
 /// The one method.
 pub(crate) const PATH: &str = "/chronik.link.Link/Open";
+pub(crate) const CONTENT_TYPE: &str = "application/grpc";
 /// What TLS's ends agree on (RFC 7301).
 const ALPN: &[u8] = b"h2";
 
@@ -55,7 +55,8 @@ pub struct Options {
     /// default, keeps the connection's own from ever being the one that stops it.
     pub connection_window_bytes: u32,
     /// The longest frame of HTTP/2 that is taken, 16 KiB to 16 MiB - 1. Long ones cost less for each byte; there is no other
-    /// lane that they could hold up. The default, 1 MiB, is more than a message, so that none is cut up for it.
+    /// lane that they could hold up, and a body that comes in one is not copied. The default, 1 MiB, is what an append is cut
+    /// to where much waits; HTTP/2 sets aside so much for a frame that a peer announces.
     pub frame_bytes: u32,
 }
 
@@ -63,6 +64,10 @@ impl Default for Options {
     fn default() -> Self {
         Self { stream_window_bytes: 16 << 20, connection_window_bytes: 32 << 20, frame_bytes: 1 << 20 }
     }
+}
+
+fn other(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
+    LinkError::Broken(std::io::Error::other(why))
 }
 
 /// See the module's head.
@@ -137,18 +142,28 @@ impl Link for GrpcLink {
             std::future::ready(connection.map(TokioIo::new).ok_or_else(gone))
         });
         // The name is said to nobody: the connection is there already.
-        let channel = tonic::transport::Endpoint::from_static("http://chronik")
+        let mut channel = tonic::transport::Endpoint::from_static("http://chronik")
             .initial_stream_window_size(self.options.stream_window_bytes)
             .initial_connection_window_size(self.options.connection_window_bytes)
             .max_frame_size(self.options.frame_bytes)
             .connect_with_connector(connector)
             .await
-            .map_err(|why| LinkError::Broken(std::io::Error::other(why)))?;
-        let (sender, pieces) = lane::outgoing();
-        let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        client.ready().await.map_err(|why| LinkError::Broken(std::io::Error::other(why)))?;
-        let opened = client.streaming(Request::new(pieces), PathAndQuery::from_static(PATH), PieceCodec).await;
-        let incoming = opened.map_err(lane::broken)?.into_inner();
-        Ok(lane::lane(remote, certified, sender, incoming, None))
+            .map_err(other)?;
+        let (sender, pieces) = lane::outgoing(None);
+        let request = http::Request::post(PATH)
+            .version(http::Version::HTTP_2)
+            .header(header::TE, "trailers")
+            .header(header::CONTENT_TYPE, CONTENT_TYPE)
+            .body(Body::new(pieces))
+            .map_err(other)?;
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(other)?;
+        let answer = channel.call(request).await.map_err(other)?;
+        if let Some(why) = message::refusal(answer.headers()) {
+            return Err(message::broken(why));
+        }
+        if answer.status() != http::StatusCode::OK {
+            return Err(other(format!("a call is answered with {}", answer.status())));
+        }
+        Ok(lane::lane(remote, certified, sender, answer.into_body(), None))
     }
 }

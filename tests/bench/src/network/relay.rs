@@ -7,7 +7,7 @@
 //!
 //! What must stay true: packets keep their order, as on a wire; a queue that is full loses what comes, as netem's does.
 
-use super::Link;
+use super::link::{Link, MTU_BYTES, PACKETS_MAX};
 use crate::stats::Dice;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ const BILLION: u64 = 1_000_000_000;
 
 /// Makes the device in this network, and relays from now on, for as long as this process lives.
 pub fn start(link: Link, seed: u64) -> io::Result<()> {
-    let mtu = u16::try_from(super::MTU_BYTES).unwrap_or(u16::MAX);
+    let mtu = u16::try_from(MTU_BYTES).unwrap_or(u16::MAX);
     let device = DeviceBuilder::new().name(DEVICE).ipv4(HERE, NETWORK_BITS, None).mtu(mtu).build_sync()?;
     device.set_nonblocking(true)?;
     let relaying = move || {
@@ -61,7 +61,7 @@ impl OnItsWay {
     fn take(&mut self, packet: &[u8], now: Instant) {
         let drawn = self.dice.roll(BILLION) as f64 / BILLION as f64;
         let is_lost = self.link.loss.is_some_and(|loss| drawn * 100.0 < loss.0);
-        if is_lost || self.packets.len() >= super::PACKETS_MAX as usize {
+        if is_lost || self.packets.len() >= PACKETS_MAX as usize {
             return;
         }
         if let Some(turned) = turned(packet) {
@@ -92,7 +92,7 @@ fn turned(packet: &[u8]) -> Option<Vec<u8>> {
 
 fn relay(device: &SyncDevice, link: Link, seed: u64) -> io::Result<()> {
     let mut on_its_way = OnItsWay { link, packets: VecDeque::new(), dice: Dice(seed) };
-    let mut packet = vec![0; super::MTU_BYTES as usize];
+    let mut packet = vec![0; MTU_BYTES as usize];
     loop {
         let wait = on_its_way.wait(Instant::now());
         let timeout = wait.map(|wait| Timespec {

@@ -55,8 +55,8 @@ pub struct Options {
     /// default, keeps the connection's own from ever being the one that stops it.
     pub connection_window_bytes: u32,
     /// The longest frame of HTTP/2 that is taken, 16 KiB to 16 MiB - 1. Long ones cost less for each byte; there is no other
-    /// lane that they could hold up, and a body that comes in one is not copied. The default, 1 MiB, is what an append is cut
-    /// to where much waits; HTTP/2 sets aside so much for a frame that a peer announces.
+    /// lane that they could hold up, and a body that comes in one is not copied. The default, 1 MiB, is what
+    /// appends that wait for the lane are joined up to; HTTP/2 sets aside so much for a frame that a peer announces.
     pub frame_bytes: u32,
 }
 

@@ -28,6 +28,7 @@ pub struct Plugins;
 
 /// Steps of one story: each may leave a call that waits.
 const STEPS_MAX: usize = 64;
+
 /// Tables: the fields' bytes come from the input, but for pointers, of which it chooses whether they are there.
 fn tables(input: &[u8]) -> Seen {
     let mut script = Script { bytes: input.to_vec(), ..Script::default() };

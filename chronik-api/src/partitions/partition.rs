@@ -75,11 +75,11 @@ impl Completions {
 }
 
 impl Inbox<Result<Appended, WalError>> for WrittenInbox {
-    fn deliver(&self, _: u64, outcome: Result<Appended, WalError>) {
+    fn deliver(&self, token: u64, outcome: Result<Appended, WalError>) {
         if let Ok(appended) = &outcome {
             self.0.watch.written(appended.written_end);
         }
-        self.0.push(Completion::Written(outcome));
+        self.0.push(Completion::Written(token, outcome));
         // Whoever is writing drains afterwards; but it may be writing for another partition's sake, or be an engine's own
         // thread, so a drainer is always made sure of unless the writer has announced itself.
         if !WRITING.with(|writing| writing.get()) {
@@ -89,11 +89,11 @@ impl Inbox<Result<Appended, WalError>> for WrittenInbox {
 }
 
 impl Inbox<Result<Offset, WalError>> for DurableInbox {
-    fn deliver(&self, _: u64, outcome: Result<Offset, WalError>) {
+    fn deliver(&self, token: u64, outcome: Result<Offset, WalError>) {
         if let Ok(end) = &outcome {
             self.0.watch.durable(*end);
         }
-        self.0.push(Completion::Durable(outcome));
+        self.0.push(Completion::Durable(token, outcome));
         self.0.schedule();
     }
 }

@@ -1,4 +1,4 @@
-//! A log fails at something that is not the driver's: what the driver makes of it when it notices.
+//! A log fails at something that is not the driver's, or reports what is true no more: what the driver makes of it.
 
 use super::{AppendError, Assumption, Completion, Environment, Inboxes, Outward, Part, PartitionDriver};
 use crate::batch::{Builder, CheckedBatch, RecordOut};
@@ -13,12 +13,25 @@ use crate::time::{Monotonic, Now, Timestamp};
 use crate::wal::{Appended, Chunk, LogState, ReadRange, Refused, Rejected, Run, Wal, WalError};
 use bytes::Bytes;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// It failed while it was trimmed, say; and tells nobody who does not ask. Or it has not failed, and takes everything.
+#[derive(Default)]
 struct FailedLog {
     takes_more: bool,
+    /// What it has taken, and reports when the story says so.
+    calls: Arc<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    appends: Mutex<Vec<Done<Result<Appended, WalError>>>>,
+    syncs: Mutex<Vec<Done<Result<Offset, WalError>>>>,
+}
+
+fn taking() -> FailedLog {
+    FailedLog { takes_more: true, ..FailedLog::default() }
 }
 
 impl Wal for FailedLog {
@@ -28,14 +41,16 @@ impl Wal for FailedLog {
     fn append(
         &self,
         run: Run,
-        _: Done<Result<Appended, WalError>>,
+        done: Done<Result<Appended, WalError>>,
     ) -> Result<Started<Result<Appended, WalError>>, Box<Rejected>> {
         if self.takes_more {
+            self.calls.appends.lock().expect("one thread").push(done);
             return Ok(Started::Later);
         }
         Err(Box::new(Rejected { why: Refused::Failed, run }))
     }
-    fn sync(&self, _: Offset, _: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>> {
+    fn sync(&self, _: Offset, done: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>> {
+        self.calls.syncs.lock().expect("one thread").push(done);
         Started::Later
     }
     fn read(&self, _: ReadRange, _: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>> {
@@ -72,15 +87,36 @@ impl Wal for FailedLog {
     }
 }
 
+/// Where reports lie until the story has the driver read them.
+#[derive(Default)]
+struct Reports(Mutex<Vec<Completion>>);
+
 struct Nobody;
+struct OfWritten(Arc<Reports>);
+struct OfDurable(Arc<Reports>);
 
 impl<T> Inbox<T> for Nobody {
     fn deliver(&self, _: u64, _: T) {}
 }
+impl Inbox<Result<Appended, WalError>> for OfWritten {
+    fn deliver(&self, token: u64, outcome: Result<Appended, WalError>) {
+        self.0.0.lock().expect("one thread").push(Completion::Written(token, outcome));
+    }
+}
+impl Inbox<Result<Offset, WalError>> for OfDurable {
+    fn deliver(&self, token: u64, outcome: Result<Offset, WalError>) {
+        self.0.0.lock().expect("one thread").push(Completion::Durable(token, outcome));
+    }
+}
 
 fn driver_over(log: FailedLog, part: Part, epoch: i32, now: Now) -> PartitionDriver<()> {
+    driver_with(log, part, epoch, now, &Arc::default())
+}
+
+fn driver_with(log: FailedLog, part: Part, epoch: i32, now: Now, reports: &Arc<Reports>) -> PartitionDriver<()> {
     let first = Assumption { epoch: LeaderEpoch(epoch), durability: Durability::Fsync, throttled: false, part };
-    let inboxes = Inboxes { written: Arc::new(Nobody), durable: Arc::new(Nobody), read: Arc::new(Nobody) };
+    let (written, durable) = (Arc::new(OfWritten(reports.clone())), Arc::new(OfDurable(reports.clone())));
+    let inboxes = Inboxes { written, durable, read: Arc::new(Nobody) };
     let environment = Environment { node: ME, log: Arc::new(log), inboxes, throttles: Throttles::unlimited() };
     PartitionDriver::new(environment, Recovered::empty(LogState::default()), first, BTreeSet::new(), now)
 }
@@ -107,7 +143,7 @@ const NOW: Now = Now { monotonic: Monotonic(Duration::ZERO), wall: Timestamp(1) 
 #[test]
 fn a_replica_whose_log_could_not_be_cut_takes_nothing_when_it_is_made_the_leader_before_the_controller_knows() {
     let follow = Part::Follow { leader: Some(NodeId(2)), unclean_epoch: None };
-    let mut driver = driver_over(FailedLog { takes_more: true }, follow, 0, NOW);
+    let mut driver = driver_over(taking(), follow, 0, NOW);
     // What it believes of its log is more than there is: a batch written after that would leave a hole before it.
     driver.cut_failed(WalError::Full, NOW);
     let next = Assumption { epoch: LeaderEpoch(1), durability: Durability::Fsync, throttled: false, part: lead() };
@@ -119,7 +155,7 @@ fn a_replica_whose_log_could_not_be_cut_takes_nothing_when_it_is_made_the_leader
 
 #[test]
 fn a_leader_whose_log_has_failed_behind_its_back_goes_offline_with_the_first_batch_that_is_refused() {
-    let mut driver = driver_over(FailedLog { takes_more: false }, lead(), 0, NOW);
+    let mut driver = driver_over(FailedLog::default(), lead(), 0, NOW);
     let refused = driver.append(batch(), Acks::All, Some(()), NOW);
     assert!(matches!(refused, Err(AppendError::Log(Refused::Failed))), "{refused:?}");
     // So the controller hears of it, and another replica leads.
@@ -131,11 +167,11 @@ fn a_leader_whose_log_has_failed_behind_its_back_goes_offline_with_the_first_bat
 fn a_follower_that_is_behind_a_trim_which_nobody_has_reported_is_told_where_the_log_begins_now() {
     let Part::Lead { mut membership, lag_max } = lead() else { unreachable!("it leads") };
     membership.in_sync = BTreeSet::from([ME]);
-    let mut driver = driver_over(FailedLog { takes_more: true }, Part::Lead { membership, lag_max }, 0, NOW);
+    let mut driver = driver_over(taking(), Part::Lead { membership, lag_max }, 0, NOW);
     for _ in 0..2 {
         driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
     }
-    driver.complete(Completion::Durable(Ok(Offset(2))), NOW);
+    driver.complete(Completion::Durable(0, Ok(Offset(2))), NOW);
     driver.session_up(NodeId(2), NOW);
     let attach = Attach {
         epoch: LeaderEpoch(0),
@@ -158,4 +194,46 @@ fn a_follower_that_is_behind_a_trim_which_nobody_has_reported_is_told_where_the_
         })
         .collect();
     assert_eq!(starts, [Offset(1)], "news of an earlier start would leave it waiting: {told:?}");
+}
+
+#[test]
+fn what_a_log_has_reported_before_it_was_cut_counts_no_more_when_it_is_heard_of_after_that() {
+    let (log, reports) = (taking(), Arc::<Reports>::default());
+    let calls = log.calls.clone();
+    let mut driver = driver_with(log, lead(), 0, NOW, &reports);
+    let hear = |driver: &mut PartitionDriver<()>| {
+        let heard = std::mem::take(&mut *reports.0.lock().expect("one thread"));
+        heard.into_iter().for_each(|report| driver.complete(report, NOW));
+    };
+    let write = |end| {
+        let appends = std::mem::take(&mut *calls.appends.lock().expect("one thread"));
+        appends.into_iter().for_each(|done| done.complete(Ok(Appended { written_end: Offset(end) })));
+    };
+    let sync = |end| {
+        let syncs = std::mem::take(&mut *calls.syncs.lock().expect("one thread"));
+        syncs.into_iter().for_each(|done| done.complete(Ok(Offset(end))));
+    };
+    for _ in 0..3 {
+        driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
+    }
+    write(2);
+    hear(&mut driver);
+    sync(2);
+    // Another leads, who has none of it; nobody has heard of the sync yet, nor of the third batch, which waited for room.
+    let follow = Part::Follow { leader: Some(NodeId(2)), unclean_epoch: None };
+    let role =
+        |epoch, part| Assumption { epoch: LeaderEpoch(epoch), durability: Durability::Fsync, throttled: false, part };
+    driver.assume(role(1, follow), NOW);
+    write(3);
+    driver.cut(Recovered::empty(LogState::default()), NOW);
+    driver.assume(role(2, lead()), NOW);
+    driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
+    hear(&mut driver);
+    let ends = |driver: &PartitionDriver<()>| driver.leader().expect("it leads").own_ends();
+    assert_eq!(ends(&driver), (Offset(0), Offset(0)), "of the only batch that it has, nothing is reported");
+    write(1);
+    hear(&mut driver);
+    sync(1);
+    hear(&mut driver);
+    assert_eq!(ends(&driver), (Offset(1), Offset(1)));
 }

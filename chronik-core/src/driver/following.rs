@@ -23,9 +23,9 @@ impl<K> PartitionDriver<K> {
                 }
                 Effect::Append { at, batch } => self.append_sent(at, &batch, now),
                 Effect::Sync { upto } => {
-                    let done = Done::new(self.inboxes.durable.clone(), 0);
+                    let done = Done::new(self.inboxes.durable.clone(), self.cuts);
                     if let Started::Now(outcome) = self.log.sync(upto, done) {
-                        self.learn(Completion::Durable(outcome), now);
+                        self.learn(Completion::Durable(self.cuts, outcome), now);
                     }
                 }
                 Effect::Truncate { from } => self.outward.push(Outward::Cut(Cut::From(from))),
@@ -62,8 +62,8 @@ impl<K> PartitionDriver<K> {
             max_timestamp: batch.header.max_timestamp,
             bytes: batch.to_payload(),
         };
-        match self.log.append(run, Done::new(self.inboxes.written.clone(), 0)) {
-            Ok(Started::Now(outcome)) => self.learn(Completion::Written(outcome), now),
+        match self.log.append(run, Done::new(self.inboxes.written.clone(), self.cuts)) {
+            Ok(Started::Now(outcome)) => self.learn(Completion::Written(self.cuts, outcome), now),
             Ok(Started::Later) => {}
             Err(rejected) => match rejected.why {
                 Refused::Failed => {

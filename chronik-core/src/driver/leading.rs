@@ -49,7 +49,7 @@ impl<K> PartitionDriver<K> {
             Admitted::Append(stamped) => {
                 let run = stamped.run();
                 let (base_offset, next_offset) = (run.base, run.next_offset);
-                let done = Done::new(self.inboxes.written.clone(), 0);
+                let done = Done::new(self.inboxes.written.clone(), self.cuts);
                 let started = match self.log.append(run, done) {
                     Ok(started) => started,
                     Err(rejected) => {
@@ -64,7 +64,7 @@ impl<K> PartitionDriver<K> {
                 };
                 leader.ordered(stamped, now.wall);
                 if let Started::Now(outcome) = started {
-                    self.learn(Completion::Written(outcome), now);
+                    self.learn(Completion::Written(self.cuts, outcome), now);
                 }
                 Placed { base_offset, next_offset, found: Found::New }
             }
@@ -86,9 +86,9 @@ impl<K> PartitionDriver<K> {
                 Effect::Abandon { key, why } => self.outward.push(Outward::Abandon { key, why }),
                 Effect::WatermarkAdvanced { to } => self.outward.push(Outward::WatermarkAdvanced { to }),
                 Effect::Sync { upto } => {
-                    let done = Done::new(self.inboxes.durable.clone(), 0);
+                    let done = Done::new(self.inboxes.durable.clone(), self.cuts);
                     if let Started::Now(outcome) = self.log.sync(upto, done) {
-                        self.learn(Completion::Durable(outcome), now);
+                        self.learn(Completion::Durable(self.cuts, outcome), now);
                     }
                 }
             }

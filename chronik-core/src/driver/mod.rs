@@ -31,12 +31,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a log reports back about calls that the driver made.
+/// What a log reports back about calls that the driver made, by the token that it gave with the call.
 #[derive(Debug)]
 pub enum Completion {
-    Written(Result<Appended, WalError>),
-    Durable(Result<Offset, WalError>),
-    /// A read for a follower, by its token.
+    Written(u64, Result<Appended, WalError>),
+    Durable(u64, Result<Offset, WalError>),
+    /// A read for a follower.
     Read(u64, Result<Chunk, WalError>),
 }
 
@@ -208,6 +208,9 @@ pub struct PartitionDriver<K> {
     /// What is being read for followers, one read each.
     reads: BTreeMap<NodeId, Reading>,
     next_token: u64,
+    /// How often the log was cut: the token of appends and syncs. What is reported of those before the last cut may speak of
+    /// offsets that have gone since, or that others have taken.
+    cuts: u64,
     /// The role to come once the log is cut.
     next: Option<Assumption>,
 }
@@ -236,6 +239,7 @@ impl<K> PartitionDriver<K> {
             sessions,
             reads: BTreeMap::new(),
             next_token: 0,
+            cuts: 0,
             next: None,
         };
         driver.run(now);
@@ -423,6 +427,7 @@ impl<K> PartitionDriver<K> {
 
     /// The log is cut, as an [`Outward::Cut`] asked, and read back.
     pub fn cut(&mut self, recovered: Recovered, now: Now) {
+        self.cuts += 1;
         if let Role::Follower(follower, _) = &mut self.role {
             if self.next.is_some() {
                 // The next role begins without a word to the old leader.
@@ -511,15 +516,17 @@ impl<K> PartitionDriver<K> {
 
     fn learn(&mut self, completion: Completion, now: Now) {
         match completion {
-            Completion::Written(Ok(appended)) => match &mut self.role {
+            Completion::Written(_, Err(cause)) | Completion::Durable(_, Err(cause)) => self.fail(cause),
+            // Reported before the cut and heard of after it: what was read back then says all of this that is still true.
+            Completion::Written(cuts, _) | Completion::Durable(cuts, _) if cuts != self.cuts => {}
+            Completion::Written(_, Ok(appended)) => match &mut self.role {
                 Role::Leader(leader) => leader.written(appended.written_end),
                 Role::Follower(follower, _) => follower.written(appended.written_end),
             },
-            Completion::Durable(Ok(end)) => match &mut self.role {
+            Completion::Durable(_, Ok(end)) => match &mut self.role {
                 Role::Leader(leader) => leader.durable(end),
                 Role::Follower(follower, _) => follower.durable(end),
             },
-            Completion::Written(Err(cause)) | Completion::Durable(Err(cause)) => self.fail(cause),
             Completion::Read(token, outcome) => self.has_read(token, outcome, now),
         }
     }

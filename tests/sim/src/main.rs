@@ -14,7 +14,8 @@ use clap::Parser;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 // As in the broker; a story is millions of small blocks.
@@ -69,6 +70,8 @@ struct Arguments {
 
 /// Lines of a story that are shown for a violation.
 const TAIL_LINES: usize = 60;
+/// Longer than any story takes, by far: one that is still being told then has no end.
+const STORY_TAKES_AT_MOST: Duration = Duration::from_secs(300);
 
 #[derive(Default)]
 struct Sum {
@@ -202,6 +205,7 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
     let sum = Mutex::new(Sum::default());
     let (told, speaker) = (Mutex::new(Instant::now()), Mutex::new(()));
     let limit = arguments.seconds.map(Duration::from_secs);
+    let told_now: Mutex<BTreeMap<u64, Instant>> = Mutex::default();
     let work = || {
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -210,6 +214,7 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                 return;
             }
             let seed = first + place;
+            lock(&told_now).insert(seed, Instant::now());
             let mut outcome = attempt(seed, Telling::Silent, &all);
             if arguments.twice {
                 let again = attempt(seed, Telling::Silent, &all);
@@ -222,10 +227,12 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
             }
             if outcome.violation.is_some() && arguments.terse.is_none() {
                 // Again, for the words; which takes a while, in which others go on.
-                let _one_at_a_time = speaker.lock().unwrap_or_else(PoisonError::into_inner);
+                let _one_at_a_time = lock(&speaker);
+                lock(&told_now).remove(&seed);
                 tell(seed, &attempt(seed, Telling::Kept, &all));
             }
-            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+            lock(&told_now).remove(&seed);
+            let mut sum = lock(&sum);
             if outcome.violation.is_some() {
                 let is_enough = match arguments.terse {
                     Some(most) => sum.violations.len() + 1 >= most,
@@ -234,7 +241,7 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                 is_over.fetch_or(is_enough, Ordering::Relaxed);
             }
             sum.add(seed, place, outcome);
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut told = lock(&told);
             if arguments.terse.is_none() && told.elapsed() > Duration::from_secs(10) {
                 *told = Instant::now();
                 let hours = sum.simulated.as_secs_f64() / 3_600.0;
@@ -243,8 +250,36 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
             }
         }
     };
-    std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| {
+        let (at_work, all_done) = mpsc::channel::<()>();
+        for _ in 0..jobs.max(1) {
+            let at_work = at_work.clone();
+            scope.spawn(move || {
+                work();
+                drop(at_work);
+            });
+        }
+        drop(at_work);
+        while all_done.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            let endless = lock(&told_now).iter().find_map(|(seed, since)| {
+                let is_late = since.elapsed() > STORY_TAKES_AT_MOST * if arguments.twice { 2 } else { 1 };
+                is_late.then_some(*seed)
+            });
+            if let Some(seed) = endless {
+                // Its thread cannot be ended, and the others would have to wait for it.
+                println!(
+                    "\nseed {seed} breaks a rule: a story ends\n  again, and all of it: chronik-sim --seed {seed} --trace"
+                );
+                std::process::exit(1);
+            }
+        }
+    });
     (sum.into_inner().unwrap_or_else(PoisonError::into_inner), began.elapsed())
+}
+
+/// What stands under these locks is whole whatever a panicking holder left behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What this process holds in memory, or has held at most, where the system says so.

@@ -60,14 +60,14 @@ struct Durable(Arc<Completions>);
 struct Read(Arc<Completions>);
 
 impl Inbox<Result<Appended, WalError>> for Written {
-    fn deliver(&self, _: u64, outcome: Result<Appended, WalError>) {
-        self.0.push(Completion::Written(outcome));
+    fn deliver(&self, token: u64, outcome: Result<Appended, WalError>) {
+        self.0.push(Completion::Written(token, outcome));
     }
 }
 
 impl Inbox<Result<Offset, WalError>> for Durable {
-    fn deliver(&self, _: u64, outcome: Result<Offset, WalError>) {
-        self.0.push(Completion::Durable(outcome));
+    fn deliver(&self, token: u64, outcome: Result<Offset, WalError>) {
+        self.0.push(Completion::Durable(token, outcome));
     }
 }
 

@@ -58,13 +58,13 @@ struct DurableInbox(Arc<Completions>);
 struct ReadInbox(Arc<Completions>);
 
 impl Inbox<Result<Appended, WalError>> for WrittenInbox {
-    fn deliver(&self, _: u64, outcome: Result<Appended, WalError>) {
-        self.0.push(Completion::Written(outcome));
+    fn deliver(&self, token: u64, outcome: Result<Appended, WalError>) {
+        self.0.push(Completion::Written(token, outcome));
     }
 }
 impl Inbox<Result<Offset, WalError>> for DurableInbox {
-    fn deliver(&self, _: u64, outcome: Result<Offset, WalError>) {
-        self.0.push(Completion::Durable(outcome));
+    fn deliver(&self, token: u64, outcome: Result<Offset, WalError>) {
+        self.0.push(Completion::Durable(token, outcome));
     }
 }
 impl Inbox<Result<Chunk, WalError>> for ReadInbox {

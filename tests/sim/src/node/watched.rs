@@ -7,7 +7,12 @@ use chronik_core::ids::Offset;
 use chronik_core::pending::{Done, Started};
 use chronik_core::time::Timestamp;
 use chronik_core::wal::{Appended, Chunk, LogState, ReadRange, Refused, Rejected, Run, Segmented, Wal, WalError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Syncs that may be asked for before somebody looks at what was ordered, which is after every turn. Whoever asks for more
+/// asks for ever, and the clock stands still meanwhile: no other rule would ever see it.
+const SYNCS_PER_TURN_MAX: u64 = 10_000;
 
 /// What was ordered of a log.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +28,7 @@ pub enum Ordered {
 pub struct Watched {
     inner: Arc<dyn Wal>,
     seen: Mutex<Vec<Ordered>>,
+    syncs: AtomicU64,
 }
 
 /// What a stored run holds; `None` if it is no batch.
@@ -44,11 +50,12 @@ pub fn placed(bytes: &chronik_core::payload::Payload) -> Option<Vec<Placed>> {
 
 impl Watched {
     pub fn over(inner: Arc<dyn Wal>) -> Arc<Self> {
-        Arc::new(Self { inner, seen: Mutex::default() })
+        Arc::new(Self { inner, seen: Mutex::default(), syncs: AtomicU64::new(0) })
     }
 
     /// Since the last call, in order.
     pub fn take_seen(&self) -> Vec<Ordered> {
+        self.syncs.store(0, Ordering::Relaxed);
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -78,6 +85,8 @@ impl Wal for Watched {
     }
 
     fn sync(&self, upto: Offset, done: Done<Result<Offset, WalError>>) -> Started<Result<Offset, WalError>> {
+        let before = self.syncs.fetch_add(1, Ordering::Relaxed);
+        assert!(before < SYNCS_PER_TURN_MAX, "a sync up to {upto} is asked for again and again: {:?}", self.state());
         self.inner.sync(upto, done)
     }
 

@@ -22,6 +22,7 @@ use connection::Connection;
 use http::{Uri, header};
 use hyper_util::rt::TokioIo;
 use incoming::GrpcIncoming;
+use message::broken;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
@@ -64,10 +65,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { stream_window_bytes: 16 << 20, connection_window_bytes: 32 << 20, frame_bytes: 1 << 20 }
     }
-}
-
-fn other(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
-    LinkError::Broken(std::io::Error::other(why))
 }
 
 /// See the module's head.
@@ -148,21 +145,21 @@ impl Link for GrpcLink {
             .max_frame_size(self.options.frame_bytes)
             .connect_with_connector(connector)
             .await
-            .map_err(other)?;
+            .map_err(broken)?;
         let (sender, pieces) = lane::outgoing(None);
         let request = http::Request::post(PATH)
             .version(http::Version::HTTP_2)
             .header(header::TE, "trailers")
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .body(Body::new(pieces))
-            .map_err(other)?;
-        std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(other)?;
-        let answer = channel.call(request).await.map_err(other)?;
+            .map_err(broken)?;
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(broken)?;
+        let answer = channel.call(request).await.map_err(broken)?;
         if let Some(why) = message::refusal(answer.headers()) {
-            return Err(message::broken(why));
+            return Err(broken(why));
         }
         if answer.status() != http::StatusCode::OK {
-            return Err(other(format!("a call is answered with {}", answer.status())));
+            return Err(broken(format!("a call is answered with {}", answer.status())));
         }
         Ok(lane::lane(remote, certified, sender, answer.into_body(), None))
     }

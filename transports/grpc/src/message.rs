@@ -80,14 +80,15 @@ where
         loop {
             let frame = match self.body.frame().await {
                 None => return Err(LinkError::Ended),
-                Some(Err(why)) => return Err(LinkError::Broken(io::Error::other(why))),
+                Some(Err(why)) => return Err(broken(why)),
                 Some(Ok(frame)) => frame,
             };
             match frame.into_data() {
                 Ok(bytes) => return Ok(bytes),
                 Err(other) => {
-                    let refusal = other.trailers_ref().and_then(refusal);
-                    refusal.map_or(Ok(()), |why| Err(broken(why)))?;
+                    if let Some(why) = other.trailers_ref().and_then(refusal) {
+                        return Err(broken(why));
+                    }
                 }
             }
         }
@@ -144,7 +145,7 @@ pub fn refusal(said: &http::HeaderMap) -> Option<Status> {
 }
 
 /// Why a call has ended, or was none.
-pub fn broken(why: Status) -> LinkError {
+pub fn broken(why: impl Into<Box<dyn Error + Send + Sync>>) -> LinkError {
     LinkError::Broken(io::Error::other(why))
 }
 

@@ -222,6 +222,14 @@ impl Wrong {
     }
 }
 
+impl Drop for Wrong {
+    /// Still in its turn: an engine that is only dropped closes at some later time, and whatever is wrong then is what is wrong
+    /// in the next turn.
+    fn drop(&mut self) {
+        let _as_it_pleases = block_on(self.engine.close());
+    }
+}
+
 fn append(wal: &dyn Wal, base: i64) -> Result<Pending<Result<Appended, WalError>>, Refused> {
     let mut why = None;
     let pending = Pending::start(|done| match wal.append(run(base), done) {

@@ -49,7 +49,8 @@ section! {
         data_dir: PathBuf = PathBuf::from("./chronik-data");
         /// Where the machine stands, for clients that prefer replicas near them (KIP-392).
         rack: Option<String> = None;
-        /// Threads that serve requests; 0 means one per core.
+        /// Threads that serve requests; 0 means one for each core but one, which the kernel's part in sockets and disks and the
+        /// threads that sync keep busy.
         worker_threads: u32 = 0, 0..=1024;
     }
 }

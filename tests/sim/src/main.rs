@@ -70,8 +70,11 @@ struct Arguments {
 
 /// Lines of a story that are shown for a violation.
 const TAIL_LINES: usize = 60;
-/// Longer than any story takes, by far: one that is still being told then has no end.
-const STORY_TAKES_AT_MOST: Duration = Duration::from_secs(300);
+/// How often it is looked for stories that do not end.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A story that is still being told at so many looks has no end: most take less than a second. Looks are counted, not time, in
+/// which this process may have been stopped.
+const LOOKS_MAX: u32 = 300;
 
 #[derive(Default)]
 struct Sum {
@@ -205,7 +208,7 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
     let sum = Mutex::new(Sum::default());
     let (told, speaker) = (Mutex::new(Instant::now()), Mutex::new(()));
     let limit = arguments.seconds.map(Duration::from_secs);
-    let told_now: Mutex<BTreeMap<u64, Instant>> = Mutex::default();
+    let told_now: Mutex<BTreeMap<u64, u32>> = Mutex::default();
     let work = || {
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +217,7 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                 return;
             }
             let seed = first + place;
-            lock(&told_now).insert(seed, Instant::now());
+            lock(&told_now).insert(seed, 0);
             let mut outcome = attempt(seed, Telling::Silent, &all);
             if arguments.twice {
                 let again = attempt(seed, Telling::Silent, &all);
@@ -260,10 +263,10 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
             });
         }
         drop(at_work);
-        while all_done.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-            let endless = lock(&told_now).iter().find_map(|(seed, since)| {
-                let is_late = since.elapsed() > STORY_TAKES_AT_MOST * if arguments.twice { 2 } else { 1 };
-                is_late.then_some(*seed)
+        while all_done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let endless = lock(&told_now).iter_mut().find_map(|(seed, looks)| {
+                *looks += 1;
+                (*looks > LOOKS_MAX).then_some(*seed)
             });
             if let Some(seed) = endless {
                 // Its thread cannot be ended, and the others would have to wait for it.

@@ -2,6 +2,7 @@
 
 use super::{command, connect, until};
 use crate::cli::output::Failure;
+use crate::cli::serve::worker_threads;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -71,9 +72,10 @@ impl Plan {
         let replicas = self.ports.len().min(3);
         let quoted = |path: PathBuf| toml::Value::String(path.display().to_string());
         let mut text = format!(
-            "[node]\nid = {node}\ndata_dir = {}\n\n[kafka]\nlisten = \"{}\"\n\n[admin]\nlisten = \"{}\"\n\n\
+            "[node]\nid = {node}\ndata_dir = {}\nworker_threads = {}\n\n[kafka]\nlisten = \"{}\"\n\n[admin]\nlisten = \"{}\"\n\n\
              [cluster]\nvoters = [{}]\n",
             quoted(self.dir.join(format!("node-{node}"))),
+            worker_threads(self.ports.len()),
             Self::address(ports.kafka),
             Self::address(ports.admin),
             voters.join(", "),

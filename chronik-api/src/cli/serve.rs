@@ -35,8 +35,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 
 /// Threads that serve requests in each of so many brokers on this machine, where nobody says how many. A core is left to the
 /// kernel and to the threads that sync: workers that must share one with those, and with each other, spend more on waking each
-/// other than they win. Three brokers on two cores, with their clients, took 1.4 to 1.65 times as many records in with one
-/// worker each as with two, at half to two thirds of the processor time; one broker as many, at as much or less.
+/// other than they win. Three brokers on two cores, with their client, took 1.4 to 1.8 times as many records in with one
+/// worker each as with two, at 0.45 to 0.61 of the processor time; one broker as many.
 pub(super) fn worker_threads(brokers: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     share_of(cores, brokers)

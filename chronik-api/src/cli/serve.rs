@@ -17,10 +17,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     log_to_standard_error(&config.log)?;
     raise_file_limit(&config);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().thread_name("chronik").worker_threads(match config.node.worker_threads {
-        0 => worker_threads(1),
-        threads => usize::try_from(threads).unwrap_or(1),
-    });
+    runtime.enable_all().thread_name("chronik");
+    if let threads @ 1.. = config.node.worker_threads {
+        runtime.worker_threads(usize::try_from(threads).unwrap_or(1));
+    }
     let runtime = runtime.build().map_err(|why| Failure::failed(format!("cannot start threads: {why}")))?;
     let served = runtime.block_on(async {
         let asked = Asked::listen().map_err(|why| Failure::failed(format!("cannot listen for signals: {why}")))?;
@@ -31,19 +31,6 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     // Whatever still runs in the background has had its time: blocking work must not hold up the exit.
     runtime.shutdown_background();
     served
-}
-
-/// Threads that serve requests in each of so many brokers on this machine, where nobody says how many. A core is left to the
-/// kernel and to the threads that sync: workers that must share one with those, and with each other, spend more on waking each
-/// other than they win. Three brokers on two cores, with their client, took 1.4 to 1.8 times as many records in with one
-/// worker each as with two, at 0.45 to 0.61 of the processor time; one broker as many.
-pub(super) fn worker_threads(brokers: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    share_of(cores, brokers)
-}
-
-fn share_of(cores: usize, brokers: usize) -> usize {
-    (cores.saturating_sub(1) / brokers.max(1)).max(1)
 }
 
 /// An error with all its causes, and what to do where that is known.
@@ -117,15 +104,4 @@ async fn asked_to_stop(mut asked: Asked) {
         tracing::warn!("{name} again: gone without finishing");
         std::process::exit(code);
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_core_is_left_to_others_and_brokers_of_one_machine_share_the_rest() {
-        assert_eq!([1, 2, 4, 64].map(|cores| share_of(cores, 1)), [1, 1, 3, 63]);
-        assert_eq!([1, 2, 8, 64].map(|cores| share_of(cores, 3)), [1, 1, 2, 21]);
-    }
 }

@@ -49,8 +49,7 @@ section! {
         data_dir: PathBuf = PathBuf::from("./chronik-data");
         /// Where the machine stands, for clients that prefer replicas near them (KIP-392).
         rack: Option<String> = None;
-        /// Threads that serve requests; 0 means one for each core but one, which the kernel's part in sockets and disks and the
-        /// threads that sync keep busy.
+        /// Threads that serve requests; 0 means one per core. Brokers that share a machine do better with less.
         worker_threads: u32 = 0, 0..=1024;
     }
 }

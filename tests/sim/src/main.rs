@@ -228,13 +228,12 @@ fn many(arguments: &Arguments, first: u64) -> (Sum, Duration) {
                     });
                 }
             }
+            lock(&told_now).remove(&seed);
             if outcome.violation.is_some() && arguments.terse.is_none() {
                 // Again, for the words; which takes a while, in which others go on.
                 let _one_at_a_time = lock(&speaker);
-                lock(&told_now).remove(&seed);
                 tell(seed, &attempt(seed, Telling::Kept, &all));
             }
-            lock(&told_now).remove(&seed);
             let mut sum = lock(&sum);
             if outcome.violation.is_some() {
                 let is_enough = match arguments.terse {

@@ -22,6 +22,8 @@ pub enum BrokerError {
     NotReady,
     #[error("the broker ended at once; it said: {0}")]
     Ended(String),
+    #[error("127.0.0.1 has no free port for it")]
+    NoPort,
     #[error("cannot {doing}: {source}")]
     Io { doing: &'static str, source: std::io::Error },
 }
@@ -52,12 +54,6 @@ pub fn directory(parent: Option<&Path>) -> Result<tempfile::TempDir, BrokerError
         None => tempfile::tempdir(),
     };
     made.map_err(io("make a data directory"))
-}
-
-/// A port of loopback that nobody has now; somebody else may be quicker, which then shows.
-pub fn free_port() -> Result<u16, BrokerError> {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    taken.map(|address| address.port()).map_err(io("find a free port"))
 }
 
 /// A local broker on free ports, with its data in a directory that goes when it does.

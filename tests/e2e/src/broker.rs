@@ -6,10 +6,9 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -29,21 +28,9 @@ pub struct Broker {
     home: TempDir,
 }
 
-/// A port of 127.0.0.1 that nobody listens on. Below the range from which the kernel takes ports for connections, and each
-/// one handed out once per process, so that neither takes it before the broker does.
+/// One for a broker, or for a relay before it.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 12_000;
-    const COUNT: u16 = 20_000;
-    let offset = (std::process::id() % u32::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + ((u32::from(offset) * 37 + u32::from(n)) % u32::from(COUNT)) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
+    chronik_ports::free_port().expect("some port of 127.0.0.1 is free")
 }
 
 /// The built broker: `CHRONIK_BIN`, or else what cargo built beside this test.

@@ -1,7 +1,7 @@
 //! Three nodes of the broker on this machine, over one layer: blank, for one turn.
 
 use crate::admin::get;
-use crate::broker::{self, BrokerError, free_port};
+use crate::broker::{self, BrokerError};
 use crate::network::{self, Ends};
 use crate::transports::layer::{Layer, Transport};
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,7 +53,7 @@ impl Nodes {
     ) -> Result<Self, BrokerError> {
         let home = broker::directory(parent)?;
         let node = |id: &i32| -> Result<Node, BrokerError> {
-            let port = || free_port();
+            let port = || chronik_ports::free_port().ok_or(BrokerError::NoPort);
             Ok(Node { id: *id, kafka: port()?, raft: port()?, replication: port()?, admin: port()?, process: None })
         };
         let nodes = ids.iter().map(node).collect::<Result<_, _>>()?;

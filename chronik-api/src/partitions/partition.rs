@@ -496,6 +496,8 @@ impl Partition {
                         "the partition's log failed: it takes no more records until the broker is restarted"
                     );
                 }
+                // Its topic was deleted, or it is not this broker's any more.
+                Outward::Offline(_) if self.is_closed() => wake = true,
                 Outward::Offline(why) => {
                     wake = true;
                     tracing::error!(

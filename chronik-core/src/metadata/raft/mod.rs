@@ -17,9 +17,10 @@
 //!   the change by which the other joined.
 //!
 //! **Invariants.**
-//! - *The disk is a peer.* A message that promises something (a vote, an acknowledgement, a candidacy, whatever a follower
-//!   says) is not created until [`Input::Persisted`] has come for what it promises. Only a leader's own entries travel
-//!   while its disk still writes them, and it counts itself among those who have them when its disk says so.
+//! - *The disk is a peer.* A message that promises something (a vote, an acknowledgement, a candidacy) is not created until
+//!   [`Input::Persisted`] has come for what it promises, nor is anything that a follower says, but that it hears its leader:
+//!   for that the term is enough. Only a leader's own entries travel while its disk still writes them, and it counts itself
+//!   among those who have them when its disk says so.
 //! - *A configuration is not acted on before the disk knows it is committed.* Otherwise a node that restarts could take the
 //!   configuration before for the last, and decide with a majority that is none.
 //! - *Nobody campaigns on what is not durable or not applied*, and a node with another disk is another participant.

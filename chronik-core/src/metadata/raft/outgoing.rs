@@ -3,7 +3,8 @@
 //! Raft hands out its work in portions ("Ready"), asynchronously: entries are in memory at once, their portion waits in a
 //! queue until its persist effect is durable, and only then are its messages created as effects. Portions that need
 //! nothing of the disk wait behind those that do, since what they say may rest on them: a second copy of entries is
-//! acknowledged when the first copy is durable.
+//! acknowledged when the first copy is durable. That a follower hears its leader rests on nothing but the term, and waits for
+//! no more than that.
 
 use super::check::Dropped;
 use super::configuration::Configuration;
@@ -134,6 +135,13 @@ fn waiting(then: Then) -> Waiting {
     Waiting { persist: None, ready: None, messages: Vec::new(), then, bytes: 0 }
 }
 
+/// To a leader whose term is durable here, that it is heard, which promises nothing of the log. Where the disks of followers
+/// are slow for longer than an election takes, their leader would be lost if this waited for them; and no other could be
+/// elected, since votes do wait.
+fn only_says_that_it_hears(message: &eraftpb::Message) -> bool {
+    message.get_msg_type() == eraftpb::MessageType::MsgHeartbeatResponse
+}
+
 impl MetadataRaft {
     /// Takes what Raft has to say until it falls silent.
     pub(super) fn pump(&mut self) {
@@ -191,7 +199,9 @@ impl MetadataRaft {
         if is_held {
             portion.messages.extend(free);
         } else {
-            free.into_iter().for_each(|message| self.send(message));
+            let (heard, held) = std::mem::take(&mut portion.messages).into_iter().partition(only_says_that_it_hears);
+            portion.messages = held;
+            free.into_iter().chain::<Vec<_>>(heard).for_each(|message| self.send(message));
         }
         if persist == nothing() {
             self.out.waiting.push_back(portion);

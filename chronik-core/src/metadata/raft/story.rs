@@ -178,6 +178,22 @@ fn entries_are_acknowledged_when_they_are_written_and_a_second_copy_not_earlier(
 }
 
 #[test]
+fn a_leader_is_heard_while_the_disk_writes_entries_and_not_while_it_writes_the_term() {
+    let mut story = Story::new(3);
+    let beat = |message: &mut Message| message.set_msg_type(MessageType::MsgHeartbeat);
+    let effects = story.hear(2, beat);
+    let [term] = &persists(&effects)[..] else { panic!("one thing to write: {effects:?}") };
+    assert_eq!(sent(&effects), [], "after a crash it would not know of this term");
+    let effects = story.tell(Input::Persisted { number: term.number });
+    assert_eq!(sent(&effects), [MessageType::MsgHeartbeatResponse]);
+
+    let written = persists(&story.hear(2, |message| append(message, (1, 1), vec![entry(2, 2, b"a")])));
+    assert_eq!(sent(&story.hear(2, beat)), [MessageType::MsgHeartbeatResponse], "its disk is slow, and it hears");
+    let effects = story.tell(Input::Persisted { number: written[0].number });
+    assert_eq!(sent(&effects), [MessageType::MsgAppendResponse]);
+}
+
+#[test]
 fn a_leader_counts_itself_when_its_disk_has_written() {
     let mut story = Story::leader(3);
     let effects = story.tell(Input::Propose { number: 7, data: Bytes::from_static(b"fact") });

@@ -92,16 +92,17 @@ impl Progress {
         self.draw();
     }
 
-    /// What was shown last does not count, and is to come again.
-    pub fn again(&mut self) {
-        self.turns += self.candidates.len();
-        for candidate in 0..self.candidates.len() {
-            if let Some((_, seen)) = self.seen.get_mut(&(self.case.clone(), candidate)) {
+    /// What these have shown last does not count, and is to come again.
+    pub fn again(&mut self, shown: &[usize], why: &str) {
+        self.running = None;
+        self.turns += shown.len();
+        for candidate in shown {
+            if let Some((_, seen)) = self.seen.get_mut(&(self.case.clone(), *candidate)) {
                 seen.pop();
             }
         }
         if self.style == Style::Lines {
-            self.say("  processors were taken away meanwhile: once more");
+            self.say(&format!("  {why}: once more"));
         }
     }
 

@@ -4,12 +4,17 @@
 //! A *bout* is what one turn of a candidate measures: one case, or several where a turn is dear, as where it starts a cluster. A
 //! round has all bouts. Where a hypervisor took processors away in any turn of a bout, all turns of that bout and round are
 //! made again, since they are compared with each other; as many times as there are rounds, and then what was disturbed
-//! counts after all, and the report says so.
+//! counts after all, and the report says so. A turn that fails when all have had one makes its bout's turns of that round be
+//! made again, too, a few times in a run: an hour's measurements are not lost for one of them, and the report names it.
 
 use super::progress::Progress;
 use super::{Case, Observation, Outcome};
 use crate::machine::{Processors, quiet};
 use crate::stats::Order;
+use std::fmt::Display;
+
+/// Turns that may fail in a run: what fails now and then is told, what fails often ends it.
+const FAILED_TURNS_MAX: usize = 3;
 
 /// Several cases that are measured in one turn.
 #[derive(Clone, Debug)]
@@ -62,7 +67,7 @@ impl Surroundings for Here {
 }
 
 /// Makes all rounds. `turn` is given a bout and a candidate, by their numbers, and gives an observation for each of the bout's cases.
-pub fn run<E>(
+pub fn run<E: Display>(
     plan: &Plan,
     around: &mut dyn Surroundings,
     progress: &mut Progress,
@@ -72,27 +77,42 @@ pub fn run<E>(
     let mut outcomes: Vec<Vec<Outcome>> = plan.bouts.iter().map(|bout| empty(bout, count)).collect();
     let mut orders: Vec<Order> = (0..plan.bouts.len() as u64).map(|bout| Order::new(count, plan.seed ^ bout)).collect();
     let (mut unsettled, mut disturbed) = (0, 0);
+    let mut failed: Vec<String> = Vec::new();
     for round in 0..plan.rounds {
         for ((number, bout), (order, outcomes)) in
             plan.bouts.iter().enumerate().zip(orders.iter_mut().zip(&mut outcomes))
         {
-            loop {
+            'made: loop {
                 progress.bout(round, bout);
                 let mut stolen = false;
+                let mut made = Vec::with_capacity(count);
                 let mut observed: Vec<Vec<Observation>> = (0..count).map(|_| Vec::new()).collect();
                 for candidate in order.next_round() {
                     unsettled += usize::from(!around.settle());
                     progress.turn(candidate);
                     let before = around.processors();
-                    let shown = turn(number, candidate)?;
+                    let shown = match turn(number, candidate) {
+                        Ok(shown) => shown,
+                        Err(why) if round > 0 && failed.len() < FAILED_TURNS_MAX => {
+                            let why = format!("{} failed ({why})", plan.candidates[candidate]);
+                            progress.again(&made, &why);
+                            failed.push(format!(
+                                "In round {} {why}; what the others showed then does not count.",
+                                round + 1
+                            ));
+                            continue 'made;
+                        }
+                        Err(why) => return Err(why),
+                    };
                     stolen |= around.processors().since(&before).stolen_share() > plan.stolen_share_max;
                     progress.shown(candidate, &shown);
                     observed[candidate] = shown;
+                    made.push(candidate);
                 }
                 let again = outcomes.first().map_or(0, |outcome| outcome.made_again);
                 if stolen && again < plan.rounds {
                     outcomes.iter_mut().for_each(|outcome| outcome.made_again += 1);
-                    progress.again();
+                    progress.again(&made, "processors were taken away meanwhile");
                     continue;
                 }
                 disturbed += usize::from(stolen);
@@ -107,7 +127,7 @@ pub fn run<E>(
         }
     }
     progress.end();
-    let mut notes = Vec::new();
+    let mut notes = failed;
     if disturbed > 0 {
         notes.push(format!(
             "In {disturbed} rounds of a case more than {} % of the processors' time were taken away by the hypervisor, also after \
@@ -218,5 +238,37 @@ mod tests {
         assert_eq!(outcomes.cases[0].made_again, 2);
         assert_eq!(turns.len(), 2 * 2 * (2 + 2));
         assert!(outcomes.notes[0].contains("4 rounds of a case"), "{:?}", outcomes.notes);
+    }
+
+    /// Two candidates at one thing, of which these turns fail, counted from the first.
+    fn failing(rounds: usize, fail: &[usize]) -> Result<Outcomes, String> {
+        let plan = Plan { bouts: vec![Bout::of("one", "")], ..plan(rounds) };
+        let mut machine = Machine { looks: 0, steals_in: Vec::new(), now: Processors::default() };
+        let mut turns = 0;
+        run(&plan, &mut machine, &mut Progress::silent(), |_, _| {
+            turns += 1;
+            match fail.contains(&(turns - 1)) {
+                true => Err(format!("turn {turns} broke")),
+                false => Ok(vec![Observation::default().figure(SPEED, turns as f64)]),
+            }
+        })
+    }
+
+    #[test]
+    fn a_turn_that_fails_in_a_long_run_is_told_and_its_round_is_made_again() {
+        let outcomes = failing(3, &[3]).expect("it goes on");
+        let shown = |of: &Observation| of.figures.iter().map(|figure| figure.1).collect::<Vec<_>>();
+        let seen: Vec<f64> = outcomes.cases[0].observed.iter().flatten().flat_map(shown).collect();
+        assert_eq!(seen.len(), 6);
+        assert!(!seen.contains(&3.0), "the other's turn of the broken round counts: {seen:?}");
+        let [note] = &outcomes.notes[..] else { panic!("one note: {:?}", outcomes.notes) };
+        assert!(note.starts_with("In round 2 ") && note.contains("turn 4 broke"), "{note}");
+    }
+
+    #[test]
+    fn what_fails_at_once_or_often_ends_the_run() {
+        assert_eq!(failing(3, &[1]).err().as_deref(), Some("turn 2 broke"));
+        let often: Vec<usize> = (2..100).collect();
+        assert_eq!(failing(3, &often).err().as_deref(), Some("turn 6 broke"));
     }
 }

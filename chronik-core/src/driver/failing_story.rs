@@ -28,6 +28,8 @@ struct FailedLog {
 struct Calls {
     appends: Mutex<Vec<Done<Result<Appended, WalError>>>>,
     syncs: Mutex<Vec<Done<Result<Offset, WalError>>>>,
+    /// What it says when it is asked.
+    state: Mutex<LogState>,
 }
 
 fn taking() -> FailedLog {
@@ -36,7 +38,7 @@ fn taking() -> FailedLog {
 
 impl Wal for FailedLog {
     fn state(&self) -> LogState {
-        LogState::default()
+        *self.calls.state.lock().expect("one thread")
     }
     fn append(
         &self,
@@ -196,44 +198,95 @@ fn a_follower_that_is_behind_a_trim_which_nobody_has_reported_is_told_where_the_
     assert_eq!(starts, [Offset(1)], "news of an earlier start would leave it waiting: {told:?}");
 }
 
+/// A leader of a log that takes everything, and reports when the story says so.
+struct Reporting {
+    driver: PartitionDriver<()>,
+    calls: Arc<Calls>,
+    reports: Arc<Reports>,
+}
+
+impl Reporting {
+    fn new() -> Self {
+        let (log, reports) = (taking(), Arc::<Reports>::default());
+        let calls = log.calls.clone();
+        Self { driver: driver_with(log, lead(), 0, NOW, &reports), calls, reports }
+    }
+
+    fn append(&mut self) {
+        self.driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
+    }
+
+    fn assume(&mut self, epoch: i32, part: Part) {
+        let (epoch, durability) = (LeaderEpoch(epoch), Durability::Fsync);
+        self.driver.assume(Assumption { epoch, durability, throttled: false, part }, NOW);
+    }
+
+    /// Another leads from that epoch on.
+    fn follow(&mut self, epoch: i32) {
+        self.assume(epoch, Part::Follow { leader: Some(NodeId(2)), unclean_epoch: None });
+    }
+
+    /// All appends under way have been written, up to there.
+    fn write(&self, end: i64) {
+        let appends = std::mem::take(&mut *self.calls.appends.lock().expect("one thread"));
+        appends.into_iter().for_each(|done| done.complete(Ok(Appended { written_end: Offset(end) })));
+    }
+
+    /// All syncs under way have come to there. How many those were.
+    fn sync(&self, end: i64) -> usize {
+        let syncs = std::mem::take(&mut *self.calls.syncs.lock().expect("one thread"));
+        syncs.into_iter().map(|done| done.complete(Ok(Offset(end)))).count()
+    }
+
+    /// The driver hears what the log has reported.
+    fn hear(&mut self) {
+        let heard = std::mem::take(&mut *self.reports.0.lock().expect("one thread"));
+        heard.into_iter().for_each(|report| self.driver.complete(report, NOW));
+    }
+
+    fn ends(&self) -> (i64, i64) {
+        let (written, durable) = self.driver.leader().expect("it leads").own_ends();
+        (written.0, durable.0)
+    }
+}
+
 #[test]
 fn what_a_log_has_reported_before_it_was_cut_counts_no_more_when_it_is_heard_of_after_that() {
-    let (log, reports) = (taking(), Arc::<Reports>::default());
-    let calls = log.calls.clone();
-    let mut driver = driver_with(log, lead(), 0, NOW, &reports);
-    let hear = |driver: &mut PartitionDriver<()>| {
-        let heard = std::mem::take(&mut *reports.0.lock().expect("one thread"));
-        heard.into_iter().for_each(|report| driver.complete(report, NOW));
-    };
-    let write = |end| {
-        let appends = std::mem::take(&mut *calls.appends.lock().expect("one thread"));
-        appends.into_iter().for_each(|done| done.complete(Ok(Appended { written_end: Offset(end) })));
-    };
-    let sync = |end| {
-        let syncs = std::mem::take(&mut *calls.syncs.lock().expect("one thread"));
-        syncs.into_iter().for_each(|done| done.complete(Ok(Offset(end))));
-    };
-    for _ in 0..3 {
-        driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
-    }
-    write(2);
-    hear(&mut driver);
-    sync(2);
+    let mut story = Reporting::new();
+    (0..3).for_each(|_| story.append());
+    story.write(2);
+    story.hear();
+    story.sync(2);
     // Another leads, who has none of it; nobody has heard of the sync yet, nor of the third batch, which waited for room.
-    let follow = Part::Follow { leader: Some(NodeId(2)), unclean_epoch: None };
-    let role =
-        |epoch, part| Assumption { epoch: LeaderEpoch(epoch), durability: Durability::Fsync, throttled: false, part };
-    driver.assume(role(1, follow), NOW);
-    write(3);
-    driver.cut(Recovered::empty(LogState::default()), NOW);
-    driver.assume(role(2, lead()), NOW);
-    driver.append(batch(), Acks::Leader, Some(()), NOW).expect("it takes all");
-    hear(&mut driver);
-    let ends = |driver: &PartitionDriver<()>| driver.leader().expect("it leads").own_ends();
-    assert_eq!(ends(&driver), (Offset(0), Offset(0)), "of the only batch that it has, nothing is reported");
-    write(1);
-    hear(&mut driver);
-    sync(1);
-    hear(&mut driver);
-    assert_eq!(ends(&driver), (Offset(1), Offset(1)));
+    story.follow(1);
+    story.write(3);
+    story.driver.cut(Recovered::empty(LogState::default()), NOW);
+    story.assume(2, lead());
+    story.append();
+    story.hear();
+    assert_eq!(story.ends(), (0, 0), "of the only batch that it has, nothing is reported");
+    story.write(1);
+    story.hear();
+    story.sync(1);
+    story.hear();
+    assert_eq!(story.ends(), (1, 1));
+}
+
+#[test]
+fn what_was_appended_before_a_cut_and_not_cut_off_is_heard_of_after_it() {
+    let mut story = Reporting::new();
+    (0..3).for_each(|_| story.append());
+    // The third goes, and the two before it still wait for room.
+    story.follow(1);
+    let left = LogState { end: Offset(2), ..LogState::default() };
+    story.driver.cut(Recovered::empty(left), NOW);
+    story.assume(2, lead());
+    assert_eq!(story.ends(), (0, 0));
+    *story.calls.state.lock().expect("one thread") = LogState { written_end: Offset(2), ..left };
+    story.write(3);
+    story.hear();
+    assert_eq!(story.ends(), (2, 0), "as far as the log says, not the report");
+    assert_eq!(story.sync(2), 1);
+    story.hear();
+    assert_eq!(story.ends(), (2, 2));
 }

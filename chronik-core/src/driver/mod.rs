@@ -517,8 +517,7 @@ impl<K> PartitionDriver<K> {
     fn learn(&mut self, completion: Completion, now: Now) {
         match completion {
             Completion::Written(_, Err(cause)) | Completion::Durable(_, Err(cause)) => self.fail(cause),
-            // Reported before the cut and heard of after it: what was read back then says all of this that is still true.
-            Completion::Written(cuts, _) | Completion::Durable(cuts, _) if cuts != self.cuts => {}
+            Completion::Written(cuts, _) | Completion::Durable(cuts, _) if cuts != self.cuts => self.look_at_the_log(),
             Completion::Written(_, Ok(appended)) => match &mut self.role {
                 Role::Leader(leader) => leader.written(appended.written_end),
                 Role::Follower(follower, _) => follower.written(appended.written_end),
@@ -528,6 +527,18 @@ impl<K> PartitionDriver<K> {
                 Role::Follower(follower, _) => follower.durable(end),
             },
             Completion::Read(token, outcome) => self.has_read(token, outcome, now),
+        }
+    }
+
+    /// What was asked of the log before a cut is reported after it: that may speak of offsets that have gone since, or that
+    /// others have taken. Of those that were not cut off it is heard for the last time, though, and so the log is asked how
+    /// far it has written. While it is being cut once more there is nothing to learn: it is read back then.
+    fn look_at_the_log(&mut self) {
+        let written_end = self.log.state().written_end;
+        match &mut self.role {
+            Role::Leader(leader) => leader.written(written_end),
+            Role::Follower(follower, _) if !follower.is_cutting() => follower.written(written_end),
+            Role::Follower(..) => {}
         }
     }
 

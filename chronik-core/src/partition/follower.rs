@@ -308,9 +308,14 @@ impl Follower {
         self.producers.expire(horizon, count_max);
     }
 
+    /// Whether a cut has been asked for, and not been heard of.
+    pub fn is_cutting(&self) -> bool {
+        self.phase == Phase::Cutting
+    }
+
     /// As a leader's; none while the log is being cut.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
-        (self.phase != Phase::Cutting).then(|| Checkpoint {
+        (!self.is_cutting()).then(|| Checkpoint {
             upto: self.log_end,
             high_watermark: self.high_watermark,
             producers: self.producers.clone(),
@@ -461,7 +466,7 @@ impl Follower {
     /// The log, which ends at `end`, took no more: what this machine believes of it is read back, and the leader asked
     /// again after a pause.
     pub fn refused(&mut self, now: Now, end: Offset) {
-        if self.phase != Phase::Cutting {
+        if !self.is_cutting() {
             self.phase = Phase::Cutting;
             self.pause_until = Some(now.monotonic + TRY_AGAIN);
             self.cut_at = Some(end);
@@ -475,7 +480,7 @@ impl Follower {
         // What has been agreed on stays so: what is cut off is what was not committed then.
         let Recovered { checkpoint, log, agreed_epoch: _ } = recovered;
         self.take_over(checkpoint, log);
-        if self.phase == Phase::Cutting {
+        if self.is_cutting() {
             self.phase = Phase::Detached;
             match self.pause_until.take() {
                 Some(until) if self.session => self.phase = Phase::Waiting { until },
@@ -483,6 +488,8 @@ impl Follower {
                 _ => {}
             }
         }
+        // Of what was written meanwhile nothing was synced, and there may never be more.
+        self.sync_if_due();
     }
 
     /// The log now starts at `start`.

@@ -167,6 +167,21 @@ fn a_log_that_takes_no_more_shows_no_more_and_its_watermark_does_not_fall() {
 }
 
 #[test]
+fn what_is_written_while_the_log_is_cut_is_synced_when_that_is_over() {
+    let mut follower = follower(false);
+    follower.attached(now(0), Attached::Stream { epoch: EPOCH, high_watermark: Offset(10) });
+    follower.records(now(0), records(EPOCH, 12, vec![batch(10, 4)]));
+    follower.refused(now(0), Offset(11));
+    effects(&mut follower);
+    follower.written(Offset(11));
+    assert_eq!(effects(&mut follower), "hw 11", "it is being cut");
+    let mut again = recovered();
+    (again.log.end, again.log.written_end) = (Offset(11), Offset(11));
+    follower.cut(again);
+    assert_eq!(effects(&mut follower), "sync 11", "nothing more may come that would have it synced");
+}
+
+#[test]
 fn what_the_leader_does_not_have_is_cut_and_asked_about_again() {
     let mut follower = follower(false);
     effects(&mut follower);

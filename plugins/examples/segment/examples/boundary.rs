@@ -31,7 +31,7 @@ const LOG_BYTES_MAX: u64 = 128 << 20;
 type Call<'a> = dyn Fn(&Side) + 'a;
 
 struct Side {
-    _engine: Box<dyn WalEngine>,
+    engine: Box<dyn WalEngine>,
     log: Log,
     /// Known here, so that an append is measured without asking where it goes.
     end: Cell<i64>,
@@ -42,7 +42,7 @@ impl Side {
     fn over(engine: impl WalEngine + 'static) -> Self {
         let options = OpenOptions { mode: OpenMode::CreateNew, segment_bytes: 64 << 20 };
         let wal = block_on(engine.open(id(1), options)).expect("it opens");
-        Self { log: Log { wal }, _engine: Box::new(engine), end: Cell::new(0), bytes: Cell::new(0) }
+        Self { log: Log { wal }, engine: Box::new(engine), end: Cell::new(0), bytes: Cell::new(0) }
     }
 
     fn append(&self, run: &Run) {
@@ -143,4 +143,6 @@ fn main() {
         let (again, through) = (compared(&again, &direct), compared(&through, &direct));
         println!("{name:<24} {:>8.0} ns   {again:<38} {through:<38}", median(direct).0);
     }
+    // Before the process ends, and with it what the plug-in's library has.
+    sides.iter().for_each(|side| block_on(side.engine.close()).expect("it closes"));
 }

@@ -373,3 +373,91 @@ fn what_is_about_to_be_cut_off_does_not_slip_in_behind_the_line_that_voids_it() 
     let again = open(&start(&cut, &threads), &threads, 0, OpenMode::Existing);
     assert_eq!(again.state().end, keep, "what was cut off has come back");
 }
+
+#[test]
+fn what_was_cut_off_before_it_was_synced_does_not_come_back_over_what_took_its_place() {
+    for seed in 0..16 {
+        cut_off_before_it_was_synced(seed, true);
+        cut_off_before_it_was_synced(seed, false);
+    }
+}
+
+/// A log's last segment, with a run that waits to be synced, is cut off when that round has begun, and another log's is about
+/// to; or before any has begun.
+fn cut_off_before_it_was_synced(seed: u64, has_begun: bool) {
+    let disk = disk_with_journal();
+    let world = World::new(&disk, seed);
+    let threads = world.threads.clone();
+    let [cut, other] = [0, 1].map(|log| world.logs[log].wal.clone());
+    let order = |wal: &Arc<dyn Wal>, base: i64, epoch: i32| {
+        let (wal, run) = (wal.clone(), run_of(base, 1, epoch, 0, 1500));
+        Pending::start(move |done| wal.append(run, done).expect("it takes it"))
+    };
+    let append = |wal: &Arc<dyn Wal>, base: i64, epoch: i32| {
+        let ordered = order(wal, base, epoch);
+        wal.write_queued();
+        threads.drive(ordered).expect("the disk is sound");
+    };
+    let begin_sync = |wal: &Arc<dyn Wal>| Pending::start(|done| wal.sync(wal.state().end, done));
+    let sync = |wal: &Arc<dyn Wal>| _ = threads.drive(begin_sync(wal)).expect("the disk is sound");
+    // Two runs fill a segment: the third begins another, and the fourth is all there is to be synced.
+    (0..3).for_each(|base| append(&cut, base, 0));
+    append(&other, 0, 0);
+    sync(&cut);
+    sync(&other);
+    append(&cut, 3, 0);
+    let written = order(&other, 1, 0);
+    let syncs = [begin_sync(&cut), begin_sync(&other)];
+    let (meanwhile, gone) = (threads.clone(), cut.clone());
+    let truncate = move || {
+        let truncated = Pending::start(|done| gone.truncate_suffix(Offset(2), done));
+        meanwhile.drive(truncated).expect("the disk is sound");
+    };
+    match has_begun {
+        true => disk.meanwhile(Kind::Write, truncate),
+        false => truncate(),
+    }
+    for pending in syncs {
+        threads.drive(pending).expect("the disk is sound");
+    }
+    threads.drive(written).expect("the disk is sound");
+    assert_eq!(cut.state().end, Offset(2));
+    (2..4).for_each(|base| append(&cut, base, 1));
+    sync(&cut);
+    assert_eq!(cut.state().durable_end, Offset(4));
+    let (after, threads) = (disk.after_power_cut(None), SimThreads::new(2));
+    let again = open(&start(&after, &threads), &threads, 0, OpenMode::Existing);
+    assert_eq!(again.state().end, Offset(4));
+    let last = ReadRange { from: Offset(3), upto: Offset(4), max_bytes: 1 << 20, min_one: true };
+    let found = threads.drive(Pending::start(|done| again.read(last, done))).expect("it is sound");
+    assert!(found.bytes == run_of(3, 1, 1, 0, 1500).bytes, "seed {seed}, {has_begun}: it was durable");
+}
+
+#[test]
+fn a_batch_that_the_device_would_not_sync_is_not_written_again_over_what_came_after_a_cut() {
+    let disk = disk_with_journal();
+    let mut world = World::new(&disk, 1);
+    // The files' names, which are not the journal's.
+    (0..2).for_each(|log| world.append(log).expect("the disk is sound"));
+    world.sync(&[0, 1]).expect("the disk is sound");
+    (0..2).for_each(|log| world.append(log).expect("the disk is sound"));
+    // The batch is in the file, though nobody may know; both logs are synced by themselves then.
+    let (full, mended) = (disk.clone(), disk.clone());
+    disk.meanwhile(Kind::SyncData, move || {
+        full.fail(Kind::SyncData, Some(ErrorKind::StorageFull));
+        full.clone().meanwhile(Kind::SyncData, move || mended.fail(Kind::SyncData, None));
+    });
+    world.sync(&[0, 1]).expect("their own files can be synced");
+    let (wal, last) = (world.logs[0].wal.clone(), world.logs[0].runs.pop().expect("it has some"));
+    let from = last.base;
+    world.threads.drive(Pending::start(move |done| wal.truncate_suffix(from, done))).expect("the disk is sound");
+    let bytes = last.bytes.len();
+    let run = run_of(from.0, last.next_offset.0 - from.0, 1, from.0, bytes);
+    let (wal, run_) = (world.logs[0].wal.clone(), run.clone());
+    let ordered = Pending::start(move |done| wal.append(run_, done).expect("it takes it"));
+    world.logs[0].wal.write_queued();
+    world.threads.drive(ordered).expect("the disk is sound");
+    world.logs[0].runs.push(run);
+    world.sync(&[0]).expect("the disk is sound");
+    world.check(&disk.after_kill(), "the journal was not believed");
+}

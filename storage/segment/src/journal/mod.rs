@@ -13,14 +13,15 @@
 //! know of it. A log that failed, and is opened again within the process, gets its part of it in the same way.
 //!
 //! **What must stay true.**
-//! - Bytes enter the journal as they stand in a file whose name is durable, while no cut of the log is under way; so what
-//!   is written again at the start is what the log held there.
+//! - Bytes enter the journal as they stand in a file whose name is durable, while no cut of the log is under way, and which was
+//!   not cut off before; so what is written again at the start is what the log held there.
 //! - Before bytes of a log are cut off, or its directory goes, its files are synced and a line in the journal says that
 //!   what came before does not count any more. Both happen under the journal's lock, under which bytes enter; so none that
 //!   were cut off come after that line.
 //! - A file is used again only when all that it holds is at home, and never both files at once; so a line that voids
 //!   entries is there as long as they are.
 //! - Nothing is written to a block that was durable before, but by a new generation.
+//! - Once a write or a sync of it has failed, nobody knows what it holds: it goes before bytes of any log are cut off.
 
 mod format;
 mod replay;
@@ -202,8 +203,8 @@ impl Journal {
                 }
             } else {
                 // Of another size, or not all there: made anew when they are wanted. What they held has come home.
-                FILES.iter().try_for_each(|name| remove_if_there(disk, Path::new(name)))?;
-                disk.sync_dir(Path::new(""))?;
+                let [first, second] = left.generations();
+                remove_files(disk, if first <= second { [0, 1] } else { [1, 0] })?;
             }
         }
         let batch_bytes_max = BATCH_BYTES_MAX.min(file_bytes / 2);
@@ -397,7 +398,7 @@ impl Journal {
     /// are cut off, or its directory goes; in the latter case files that cannot be synced are no hindrance.
     pub fn void(&self, shared: &Arc<Shared>, log: LogId, before: Before) -> io::Result<()> {
         let mut state = self.state();
-        if !state.slots.iter().any(|slot| slot.logs.contains_key(&log)) {
+        if !state.may_speak_of(log) {
             return Ok(());
         }
         for homeless in state.slots.iter_mut().filter_map(|slot| slot.logs.get_mut(&log)) {
@@ -462,6 +463,14 @@ impl Journal {
     }
 }
 
+/// Removes the files, durably, one after the other: the older first, for the newer one may void what is in it.
+fn remove_files(disk: &dyn Disk, order: [usize; 2]) -> io::Result<()> {
+    order.into_iter().try_for_each(|index| {
+        remove_if_there(disk, Path::new(FILES[index]))?;
+        disk.sync_dir(Path::new(""))
+    })
+}
+
 impl State {
     fn begin(&mut self, index: usize) {
         let generation = self.next_generation;
@@ -506,12 +515,20 @@ impl State {
         Ok(())
     }
 
+    /// Whether the files may hold bytes of a log that no line voids. Of the batch whose write or sync failed nobody knows
+    /// whether it is there.
+    fn may_speak_of(&self, log: LogId) -> bool {
+        let there = |slot: &Slot| slot.logs.contains_key(&log) || self.failed && slot.file.is_some();
+        self.slots.iter().any(there)
+    }
+
     /// Brings everything home and removes the files.
     fn give_up(&mut self, disk: &dyn Disk) -> io::Result<()> {
         self.failed = true;
         self.slots.iter_mut().try_for_each(|slot| slot.bring_home(disk))?;
-        FILES.iter().try_for_each(|name| remove_if_there(disk, Path::new(name)))?;
-        disk.sync_dir(Path::new(""))?;
+        // Where nothing of the active file's generation was written, it holds one before the other's.
+        let first = if self.slots[self.active].sequence == 0 { self.active } else { 1 - self.active };
+        remove_files(disk, [first, 1 - first])?;
         for slot in &mut self.slots {
             *slot = Slot::default();
         }

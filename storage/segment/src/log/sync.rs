@@ -67,12 +67,13 @@ impl Round {
 }
 
 impl SegmentLog {
-    /// What the round has to make durable, if it is small and nothing is about to be cut off. Where something was since the
-    /// round began, the file's present bytes count, and what it ended before is no part of them.
+    /// What the round has to make durable, if it is small, nothing is about to be cut off, and its file is the log's: of one
+    /// that was cut off, before the round began or since, another may have the name.
     pub fn part_of(&self, round: &Round) -> Option<Part> {
         let dirty = round.dirty.first().filter(|_| round.is_small())?;
         let inner = self.inner();
-        let valid = inner.cuts_pending == 0 && !inner.gone && inner.failed.is_none();
+        let is_there = || inner.segments.iter().rev().any(|segment| segment.file.number == dirty.segment.number);
+        let valid = inner.cuts_pending == 0 && !inner.gone && inner.failed.is_none() && is_there();
         valid.then(|| Part { segment: dirty.segment.clone(), file: dirty.file.clone(), range: dirty.range.clone() })
     }
 

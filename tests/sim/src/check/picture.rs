@@ -164,8 +164,10 @@ impl Picture {
                     self.happened.push("log opened with less than it had");
                 }
                 if let Some(lost) = lost.filter(|_| !is_spoiled) {
+                    let content = &self.known(replica).content;
+                    let (there, end) = (content.batches.range(..lost.next).next_back(), content.end);
                     let what = format!(
-                        "n{} {} was durable up to {}, and has come back without {lost:?}",
+                        "n{} {} was durable up to {}, and has come back up to {end} without {lost:?}; there is {there:?}",
                         replica.node, replica.log, before.durable_end
                     );
                     return Err(Violation { rule: "what was durable is there when a log is opened again", what });

@@ -79,50 +79,35 @@ pub fn run<E: Display>(
     let (mut unsettled, mut disturbed) = (0, 0);
     let mut failed: Vec<String> = Vec::new();
     for round in 0..plan.rounds {
-        for ((number, bout), (order, outcomes)) in
-            plan.bouts.iter().enumerate().zip(orders.iter_mut().zip(&mut outcomes))
-        {
-            'made: loop {
+        let bouts = plan.bouts.iter().zip(orders.iter_mut().zip(&mut outcomes));
+        for (number, (bout, (order, outcomes))) in bouts.enumerate() {
+            let turns = loop {
                 progress.bout(round, bout);
-                let mut stolen = false;
-                let mut made = Vec::with_capacity(count);
-                let mut observed: Vec<Vec<Observation>> = (0..count).map(|_| Vec::new()).collect();
-                for candidate in order.next_round() {
-                    unsettled += usize::from(!around.settle());
-                    progress.turn(candidate);
-                    let before = around.processors();
-                    let shown = match turn(number, candidate) {
-                        Ok(shown) => shown,
-                        Err(why) if round > 0 && failed.len() < FAILED_TURNS_MAX => {
-                            let why = format!("{} failed ({why})", plan.candidates[candidate]);
-                            progress.again(&made, &why);
-                            failed.push(format!(
-                                "In round {} {why}; what the others showed then does not count.",
-                                round + 1
-                            ));
-                            continue 'made;
-                        }
-                        Err(why) => return Err(why),
-                    };
-                    stolen |= around.processors().since(&before).stolen_share() > plan.stolen_share_max;
-                    progress.shown(candidate, &shown);
-                    observed[candidate] = shown;
-                    made.push(candidate);
-                }
-                let again = outcomes.first().map_or(0, |outcome| outcome.made_again);
-                if stolen && again < plan.rounds {
-                    outcomes.iter_mut().for_each(|outcome| outcome.made_again += 1);
-                    progress.again(&made, "processors were taken away meanwhile");
+                let mut turns = Turns::none(count);
+                let made = turns.make(plan, &order.next_round(), around, progress, |candidate| turn(number, candidate));
+                unsettled += turns.unsettled;
+                if let Err((candidate, why)) = made {
+                    if round == 0 || failed.len() == FAILED_TURNS_MAX {
+                        return Err(why);
+                    }
+                    let why = format!("{} failed ({why})", plan.candidates[candidate]);
+                    progress.again(&turns.had(), &why);
+                    failed.push(format!("In round {} {why}; what the others showed then does not count.", round + 1));
                     continue;
                 }
-                disturbed += usize::from(stolen);
-                for (outcome, at) in outcomes.iter_mut().zip(0..) {
-                    for (candidate, shown) in observed.iter_mut().enumerate() {
-                        let shown = shown.get_mut(at).map(std::mem::take).unwrap_or_default();
-                        outcome.observed[candidate].push(shown);
-                    }
+                let again = outcomes.first().map_or(0, |outcome| outcome.made_again);
+                if !turns.stolen || again == plan.rounds {
+                    break turns;
                 }
-                break;
+                outcomes.iter_mut().for_each(|outcome| outcome.made_again += 1);
+                progress.again(&turns.had(), "processors were taken away meanwhile");
+            };
+            disturbed += usize::from(turns.stolen);
+            for (candidate, shown) in turns.shown.into_iter().enumerate() {
+                let mut shown = shown.unwrap_or_default().into_iter();
+                for outcome in outcomes.iter_mut() {
+                    outcome.observed[candidate].push(shown.next().unwrap_or_default());
+                }
             }
         }
     }
@@ -140,6 +125,49 @@ pub fn run<E: Display>(
         notes.push(format!("Before {unsettled} turns the disk was still busy with writing back after 30 s."));
     }
     Ok(Outcomes { cases: outcomes.into_iter().flatten().collect(), notes })
+}
+
+/// A bout's turns in one round.
+struct Turns {
+    /// By candidate; of those that have had their turn.
+    shown: Vec<Option<Vec<Observation>>>,
+    /// The hypervisor took more away than may be.
+    stolen: bool,
+    /// Before so many of them the disk was still busy.
+    unsettled: usize,
+}
+
+impl Turns {
+    fn none(candidates: usize) -> Self {
+        Self { shown: vec![None; candidates], stolen: false, unsettled: 0 }
+    }
+
+    /// Makes them all, or up to one that fails, whose candidate it says.
+    fn make<E>(
+        &mut self,
+        plan: &Plan,
+        order: &[usize],
+        around: &mut dyn Surroundings,
+        progress: &mut Progress,
+        mut turn: impl FnMut(usize) -> Result<Vec<Observation>, E>,
+    ) -> Result<(), (usize, E)> {
+        for &candidate in order {
+            self.unsettled += usize::from(!around.settle());
+            progress.turn(candidate);
+            let before = around.processors();
+            let shown = turn(candidate).map_err(|why| (candidate, why))?;
+            self.stolen |= around.processors().since(&before).stolen_share() > plan.stolen_share_max;
+            progress.shown(candidate, &shown);
+            self.shown[candidate] = Some(shown);
+        }
+        Ok(())
+    }
+
+    /// The candidates that have had theirs.
+    fn had(&self) -> Vec<usize> {
+        let had = |(candidate, shown): (usize, &Option<_>)| shown.is_some().then_some(candidate);
+        self.shown.iter().enumerate().filter_map(had).collect()
+    }
 }
 
 fn empty(bout: &Bout, candidates: usize) -> Vec<Outcome> {

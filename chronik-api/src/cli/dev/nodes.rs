@@ -3,7 +3,8 @@
 use super::{command, connect, until};
 use crate::cli::output::Failure;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +14,10 @@ use std::time::{Duration, Instant};
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Ports lie this far apart from node to node.
 const PORTS_APART: u16 = 10;
+/// Where free ports are looked for: below the range that systems take for connections, which begins at 32768 on Linux, at 49152
+/// on others. A port of that range is lost easily while its node is being started or is down, as to a connection of another
+/// node.
+const FREE_PORTS: Range<u16> = 12_000..32_000;
 
 /// Where one node listens.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +57,7 @@ impl Plan {
         let tls = tls || transport == "quic";
         let is_temporary = dir.is_none();
         let dir = dir.unwrap_or_else(|| std::env::temp_dir().join(format!("chronik-dev-{}", std::process::id())));
+        let first_port = if first_port == 0 { free_ports(count)? } else { first_port };
         let ports = (0..u16::from(count)).map(|node| ports(first_port, node)).collect::<Result<_, _>>()?;
         Ok(Self { dir, is_temporary, transport, tls, ports, set })
     }
@@ -107,14 +113,24 @@ impl Plan {
     }
 }
 
+/// The first of the ports of so many nodes on which nobody listens. Somebody else may still be quicker, which then shows.
+fn free_ports(nodes: u8) -> Result<u16, Failure> {
+    let one_cluster = PORTS_APART * u16::from(nodes).max(1);
+    let clusters = (FREE_PORTS.end - FREE_PORTS.start) / one_cluster;
+    // Those that are started at once rarely try the same.
+    let begin = std::process::id() % u32::from(clusters);
+    let mut tried = (0..u32::from(clusters))
+        .map(|nth| FREE_PORTS.start + ((begin + nth) % u32::from(clusters)) as u16 * one_cluster);
+    let is_free = |first: &u16| {
+        (*first..first + one_cluster).all(|port| {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+                && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        })
+    };
+    tried.find(is_free).ok_or_else(|| Failure::failed(format!("there are no free ports in {FREE_PORTS:?}")))
+}
+
 fn ports(first: u16, node: u16) -> Result<Ports, Failure> {
-    if first == 0 {
-        // Taken one after the other and let go at once: somebody else may be quicker, which then shows.
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map(|at| at.port());
-        let failed = |why: std::io::Error| Failure::failed(format!("there is no free port: {why}"));
-        let one = || free().map_err(failed);
-        return Ok(Ports { kafka: one()?, raft: one()?, replication: one()?, admin: one()? });
-    }
     let kafka = first.checked_add(node * PORTS_APART).filter(|port| *port <= u16::MAX - 3);
     let kafka = kafka.ok_or_else(|| Failure::usage("--port leaves no room for the other nodes' ports"))?;
     Ok(Ports { kafka, raft: kafka + 1, replication: kafka + 2, admin: kafka + 3 })
@@ -279,5 +295,21 @@ mod tests {
     fn nodes_share_the_cores_and_each_has_a_thread() {
         assert_eq!([1, 2, 8, 64].map(|cores| share_of(cores, 3)), [1, 1, 2, 21]);
         assert_eq!(share_of(8, 1), 8);
+    }
+
+    #[test]
+    fn a_cluster_gets_ports_that_nobody_has() {
+        let first = free_ports(3).expect("some are free");
+        assert!(FREE_PORTS.contains(&first));
+        let last = first + 2 * PORTS_APART + 3;
+        assert_eq!(ports(first, 2).map(|ports| ports.admin).ok(), Some(last));
+        for taken_by_tcp in [true, false] {
+            let at = (Ipv4Addr::LOCALHOST, last);
+            let (_tcp, _udp) = match taken_by_tcp {
+                true => (Some(TcpListener::bind(at).expect("it is free")), None),
+                false => (None, Some(UdpSocket::bind(at).expect("it is free"))),
+            };
+            assert_ne!(free_ports(3).expect("others are free"), first);
+        }
     }
 }

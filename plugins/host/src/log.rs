@@ -62,6 +62,7 @@ pub(crate) struct Log {
     highest: AtomicI64,
     end_known: AtomicI64,
     in_flight: AtomicU64,
+    /// Counted where the plug-in bounds it.
     in_flight_bytes: AtomicU64,
     /// `BUSY` answers that no `ready` has followed yet. Below zero while one has come before the answer that it follows has
     /// been seen: the plug-in may say `ready` on another thread before its `BUSY` has returned.
@@ -137,6 +138,11 @@ impl Log {
         if self.highest() < end.0 {
             self.highest.store(end.0, Ordering::Release);
         }
+    }
+
+    /// Whether the plug-in bounds the bytes of appends that are on their way.
+    fn bounds_append_bytes(&self) -> bool {
+        self.append_bytes_max != u64::MAX
     }
 
     pub fn terms(&self) -> &Terms {

@@ -152,7 +152,9 @@ impl Wal for PluginLog {
             bytes,
         });
         log.in_flight.fetch_add(1, Ordering::AcqRel);
-        log.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if log.bounds_append_bytes() {
+            log.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+        }
         // Before the call: the append may complete, and be judged, before it has returned.
         log.may_reach(next_offset);
         let op =

@@ -130,7 +130,8 @@ impl Op {
         let status = result.status;
         let status = if status == abi::PENDING { abi::INVALID } else { status };
         op.landed();
-        if !matches!(op.asked, Asked::Close | Asked::Read(_) | Asked::Get) && op.log.closed() {
+        // Whether a close has begun is seen without a lock.
+        if !matches!(op.asked, Asked::Close | Asked::Read(_) | Asked::Get) && op.log.is_closing() && op.log.closed() {
             op.log.complain(&format!("completes `{}` after it has closed the log", op.asked.name()));
         }
         match waiter {
@@ -169,7 +170,9 @@ impl Op {
     pub(super) fn landed(&self) {
         if let Asked::Append { bytes, .. } = self.asked {
             self.log.in_flight.fetch_sub(1, Ordering::AcqRel);
-            self.log.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            if self.log.bounds_append_bytes() {
+                self.log.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            }
         }
     }
 

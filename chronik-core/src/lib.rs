@@ -14,6 +14,7 @@
 //! - [`ids`], [`time`], [`payload`]: the vocabulary: newtypes, and the rope that record bytes travel in.
 //! - [`wal`], [`pending`]: the storage contract and how its calls complete.
 //! - [`batch`]: Kafka's record batch v2: a small owned header before shared bytes.
+//! - [`mod@crc32c`]: the checksum of batches and of all that is kept.
 //! - [`metadata`]: what the cluster knows of itself: records, the image they make, and what a controller decides.
 //! - [`partition`], [`driver`]: what a partition leader decides, and how that becomes calls on a log.
 //! - [`raft_transport`]: what nodes say to each other about the metadata.
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod crc32c;
 #[cfg(test)]
 mod dice;
 pub mod driver;

@@ -18,6 +18,7 @@ pub use build::{Builder, RecordOut};
 pub use records::{Record, RecordHeader, Records, walk};
 pub use validate::{Checked, CheckedBatch, Rejection, Rules, TimestampType, Validation, check, check_decompressed};
 
+use crate::crc32c;
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use crate::payload::Payload;
 use crate::time::Timestamp;

@@ -7,6 +7,7 @@
 
 use super::epochs::Epochs;
 use super::producers::{AppendedBatch, Producer, Producers};
+use crate::crc32c;
 use crate::ids::{LeaderEpoch, Offset, ProducerId};
 use crate::time::Timestamp;
 use prost::Message;

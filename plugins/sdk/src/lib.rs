@@ -23,7 +23,7 @@ mod table;
 mod tests;
 
 pub use bytes;
-pub use chronik_core::{ids, payload, pending, time, wal};
+pub use chronik_core::{crc32c, ids, payload, pending, time, wal};
 pub use signals::spawn;
 pub use table::{Table, enter};
 

@@ -7,6 +7,7 @@
 use crate::disk::{Disk, Durable, read_small, replace};
 use crate::frame::{i64_at, u32_at};
 use bytes::Bytes;
+use chronik_core::crc32c;
 use chronik_core::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 use std::io;

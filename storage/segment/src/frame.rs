@@ -14,6 +14,7 @@
 //! may have gaps. *Durable end* is what the log had promised when the frame was written: a bad frame before a good one
 //! that knows it as durable is damage, while anything else that is bad at the end is a torn tail.
 
+use chronik_core::crc32c;
 use chronik_core::ids::{LeaderEpoch, LogId, Offset};
 use chronik_core::payload::Payload;
 use chronik_core::time::Timestamp;

@@ -9,6 +9,7 @@
 //! old covers less. It is removed, durably, before what it covers is.
 
 use crate::frame::{i64_at, u32_at};
+use chronik_core::crc32c;
 use chronik_core::ids::Offset;
 use chronik_core::time::Timestamp;
 

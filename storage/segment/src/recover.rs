@@ -17,6 +17,7 @@ use crate::index::{self, Covered};
 use crate::log::Found;
 use crate::segment::{Ordered, Segment, SegmentFile};
 use crate::shared::{Shared, read_buffer};
+use chronik_core::crc32c;
 use chronik_core::ids::{LogId, Offset};
 use chronik_core::wal::{Cause, EngineError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -19,6 +19,7 @@ use super::members::{Members, RaftId};
 use super::snapshot::Snapshot;
 use super::{HardState, Persist, SnapshotChange};
 use crate::batch::{self, Batch, Builder, RecordOut, Records};
+use crate::crc32c;
 use crate::ids::{LeaderEpoch, LogId, Offset, TopicId};
 use crate::payload::Payload;
 use crate::time::Timestamp;

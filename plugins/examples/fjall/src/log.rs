@@ -4,6 +4,7 @@ use crate::index::{Index, OutOfRange, Removal};
 use crate::shared::{Read, Shared, Work};
 use crate::store::Place;
 use chronik_plugin_sdk::bytes::Bytes;
+use chronik_plugin_sdk::crc32c;
 use chronik_plugin_sdk::ids::{LogId, Offset};
 use chronik_plugin_sdk::pending::{Done, Started};
 use chronik_plugin_sdk::time::Timestamp;

@@ -5,6 +5,7 @@ use crate::log::Log;
 use crate::shared::{Read, Shared};
 use crate::store::{Place, Store, StoreError};
 use chronik_plugin_sdk::bytes::Bytes;
+use chronik_plugin_sdk::crc32c;
 use chronik_plugin_sdk::ids::Offset;
 use chronik_plugin_sdk::wal::{Cause, Chunk, WalError};
 use std::panic::{AssertUnwindSafe, catch_unwind};

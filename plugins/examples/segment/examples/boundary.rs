@@ -6,7 +6,8 @@
 //! ```
 //!
 //! They take turns in short windows, and of each kind of call what is compared is the calling thread's processor time, which
-//! other work on the machine disturbs least. The engine compiled in has two turns in each round, over logs of its own: how far
+//! other work on the machine disturbs least; of appends that are waited for until they are durable, as a broker acknowledges
+//! them unless it is told otherwise, it is the time that passes, since others do the most of it. The engine compiled in has two turns in each round, over logs of its own: how far
 //! it differs from itself says how much the rest means. A tail that is kept in memory answers the reads, so that what is
 //! measured is the call.
 
@@ -54,6 +55,11 @@ impl Side {
         self.bytes.set(self.bytes.get() + run.bytes.len() as u64);
     }
 
+    fn append_durably(&self, run: &Run) {
+        self.append(run);
+        block_on(self.log.sync());
+    }
+
     fn empty(&self) {
         block_on(self.log.reset(0)).expect("it empties");
         self.end.set(0);
@@ -66,25 +72,38 @@ impl Side {
         black_box(block_on(self.log.try_read(range)).expect("it reads"));
     }
 
-    /// Nanoseconds of this thread's processor time per call.
-    fn window(&self, call: &Call<'_>) -> f64 {
+    /// Nanoseconds per call.
+    fn window(&self, clock: Clock, call: &Call<'_>) -> f64 {
         if self.bytes.get() > LOG_BYTES_MAX {
             self.empty();
             self.append(&run_of(0, 1, 0, 0, 64 << 10));
         }
-        let (began, busy_before, mut calls) = (Instant::now(), busy(), 0u32);
+        let (began, mut calls) = (Instant::now(), 0u32);
+        let before = clock.now();
         while began.elapsed() < WINDOW {
             call(self);
             calls += 1;
         }
-        (busy() - busy_before).as_nanos() as f64 / f64::from(calls)
+        (clock.now() - before).as_nanos() as f64 / f64::from(calls)
     }
 }
 
-/// Processor time of this thread, which does all of an uncontended append and of a read from memory.
-fn busy() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+/// What of a call is compared.
+#[derive(Clone, Copy)]
+enum Clock {
+    /// Processor time of this thread, which does all of an uncontended append and of a read from memory.
+    Busy,
+    Wall,
+}
+
+impl Clock {
+    fn now(self) -> Duration {
+        let time = clock_gettime(match self {
+            Clock::Busy => ClockId::ThreadCPUTime,
+            Clock::Wall => ClockId::Monotonic,
+        });
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
 }
 
 /// The median, and between which values it lies with 95 % (order statistics, by the normal approximation).
@@ -118,28 +137,30 @@ fn main() {
     let plugin = PluginEngine::start(PluginOptions::new(library, at("plug-in"))).expect("it starts");
     let sides = [Side::over(built_in("built-in")), Side::over(built_in("again")), Side::over(plugin)];
     let (large, small) = (run_of(0, 1, 0, 0, 64 << 10), run_of(0, 1, 0, 0, 200));
-    let calls: [(&str, &Call<'_>); 5] = [
-        ("append 64 KiB, written", &|side| side.append(&large)),
-        ("read 64 KiB of the tail", &|side| side.read(64 << 10)),
-        ("append 200 B, written", &|side| side.append(&small)),
-        ("read 200 B of the tail", &|side| side.read(200)),
-        ("state", &|side| _ = black_box(side.log.state())),
+    let calls: [(&str, Clock, &Call<'_>); 7] = [
+        ("append 64 KiB, written", Clock::Busy, &|side| side.append(&large)),
+        ("append 64 KiB, durable", Clock::Wall, &|side| side.append_durably(&large)),
+        ("read 64 KiB of the tail", Clock::Busy, &|side| side.read(64 << 10)),
+        ("append 200 B, written", Clock::Busy, &|side| side.append(&small)),
+        ("append 200 B, durable", Clock::Wall, &|side| side.append_durably(&small)),
+        ("read 200 B of the tail", Clock::Busy, &|side| side.read(200)),
+        ("state", Clock::Busy, &|side| _ = black_box(side.log.state())),
     ];
     println!("{:<24} {:>11}   {:<38} {:<38}", "", "compiled in", "the same again adds", "as a plug-in adds");
     sides.iter().for_each(|side| side.append(&large));
     let wanted = env::args().nth(1).unwrap_or_default();
-    for (name, call) in calls.into_iter().filter(|(name, _)| name.contains(&wanted)) {
-        let mut busy = [const { Vec::new() }; 3];
+    for (name, clock, call) in calls.into_iter().filter(|(name, ..)| name.contains(&wanted)) {
+        let mut took = [const { Vec::new() }; 3];
         for round in 0..ROUNDS {
             // Every order as often as every other.
             let first = round % 3;
             let (second, third) = ((first + 1) % 3, (first + 2) % 3);
             let order = if round / 3 % 2 == 0 { [first, second, third] } else { [first, third, second] };
             for side in order {
-                busy[side].push(sides[side].window(call));
+                took[side].push(sides[side].window(clock, call));
             }
         }
-        let [direct, again, through] = busy;
+        let [direct, again, through] = took;
         let (again, through) = (compared(&again, &direct), compared(&through, &direct));
         println!("{name:<24} {:>8.0} ns   {again:<38} {through:<38}", median(direct).0);
     }

@@ -12,6 +12,7 @@
 //! generation: what an older one left behind it does not carry its number, and ends the reading.
 
 use crate::frame::{i64_at, u32_at};
+use chronik_core::crc32c;
 use chronik_core::ids::{LogId, Offset, TopicId};
 
 /// The device's and the page cache's unit: a batch never shares one with another.

@@ -13,6 +13,7 @@ use crate::segment::{Segment, SegmentFile};
 use crate::shared::read_buffer;
 use crate::threads::Lane;
 use bytes::Bytes;
+use chronik_core::crc32c;
 use chronik_core::ids::Offset;
 use chronik_core::pending::{Done, Started};
 use chronik_core::time::Timestamp;

@@ -7,6 +7,7 @@
 use crate::disk::{MemoryDisk, Turns};
 use crate::target::{Seen, Target, about};
 use bytes::Bytes;
+use chronik_core::crc32c;
 use chronik_core::ids::{LeaderEpoch, LogId, Offset, TopicId};
 use chronik_core::payload::Payload;
 use chronik_core::pending::Pending;

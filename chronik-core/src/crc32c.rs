@@ -1,8 +1,8 @@
 //! CRC-32C (Castagnoli's polynomial, as iSCSI has it: RFC 3720, appendix B.4), which Kafka's batches carry and everything does
 //! that is kept on disk.
 //!
-//! Every byte that a broker takes in passes here twice or more, and every byte that it gives out once, so that on processors
-//! whose CRC instruction is slow this is the most expensive thing a broker does: the library computes one part by that
+//! Every byte that a broker takes in passes here at least twice, and every byte that it reads from a file once. On processors
+//! whose CRC instruction is slow no function of a broker takes more of their time; so the library computes one part by that
 //! instruction and another by carry-less multiplication at the same time.
 
 use crc_fast::{CrcAlgorithm, Digest};

@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use chronik_core::ids::NodeId;
+use chronik_core::metadata::raft::Member;
 use chronik_core::partition::follower::Phase;
 use chronik_link::session::PeerStatus;
 use serde_json::{Value, json};
@@ -30,10 +31,12 @@ pub fn status(broker: &Broker) -> Value {
             (false, true) => "follower",
             (false, false) => "learner",
         };
+        let registered = image.broker(member.node()).map(|known| known.directory_id);
         json!({
             "node": member.node().0,
             "address": member.address(),
             "role": role,
+            "former_disk": is_former(&quorum.members, member, *is_voter, registered),
             "lag": progress.map(|progress| quorum.last_index.saturating_sub(progress.matched)),
             "active": progress.map(|progress| progress.is_active),
         })
@@ -108,6 +111,16 @@ pub fn status(broker: &Broker) -> Value {
     })
 }
 
+/// Whether its node has another disk by now. That one learns until it has everything, and then takes the vote over.
+fn is_former(members: &[(Member, bool)], member: &Member, is_voter: bool, registered: Option<[u8; 16]>) -> bool {
+    let is_same_node = |other: &Member| other.node() == member.node() && other.id() != member.id();
+    members.iter().filter(|(other, _)| is_same_node(other)).any(|(_, votes)| match (is_voter, votes) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => registered.is_some_and(|registered| registered != *member.directory_id()),
+    })
+}
+
 fn peers(all: &[PeerStatus]) -> Vec<Value> {
     let one = |peer: &PeerStatus| {
         json!({
@@ -120,4 +133,28 @@ fn peers(all: &[PeerStatus]) -> Vec<Value> {
         })
     };
     all.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_a_blank_disk_learns_the_one_that_votes_is_the_former() {
+        let member = |node: i32, disk: u8| Member::new(NodeId(node), [disk; 16], "host:1").expect("well formed");
+        let former = |members: [(Member, bool); 3], registered: u8| {
+            members.each_ref().map(|(member, votes)| is_former(&members, member, *votes, Some([registered; 16])))
+        };
+        let members = |votes: [bool; 2]| [(member(1, 1), true), (member(2, 2), votes[0]), (member(2, 3), votes[1])];
+        // Whether it has registered with the new one or not.
+        assert_eq!(former(members([true, false]), 2), [false, true, false]);
+        assert_eq!(former(members([true, false]), 3), [false, true, false]);
+        // Neither votes: only its registration tells.
+        assert_eq!(
+            former([(member(2, 2), false), (member(2, 3), false), (member(2, 4), false)], 3),
+            [true, false, true]
+        );
+        let alone = [(member(1, 1), true), (member(2, 2), true), (member(3, 3), true)];
+        assert_eq!(former(alone, 9), [false; 3], "where a node has one there is no former");
+    }
 }

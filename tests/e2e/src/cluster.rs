@@ -315,15 +315,19 @@ impl Cluster {
         serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
     }
 
-    /// Every node serves, none is fenced, and every replica is in sync, as every node sees it.
+    /// Every node serves, none is fenced, every replica is in sync, and every node has its vote with the disk that it has, as
+    /// every node sees it: what holds where any one of three may be lost.
     pub fn is_whole(&self) -> bool {
         self.ids().all(|id| {
-            self.status(id).is_some_and(|status| {
-                let empty = status["not_in_sync"].as_array().is_some_and(Vec::is_empty);
-                let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-                let active = nodes.iter().filter(|node| node["fenced"] == false).count();
-                empty && active == self.nodes.len()
-            })
+            self.is_ready(id)
+                && self.status(id).is_some_and(|status| {
+                    let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+                    let empty = status["not_in_sync"].as_array().is_some_and(Vec::is_empty);
+                    let active = list("nodes").iter().filter(|node| node["fenced"] == false).count();
+                    let raft = list("raft");
+                    let vote = raft.iter().all(|member| member["role"] != "learner" && member["former_disk"] == false);
+                    empty && active == self.nodes.len() && raft.len() == self.nodes.len() && vote
+                })
         })
     }
 

@@ -74,9 +74,17 @@ fn show(status: &Value, out: &mut dyn Write) -> io::Result<()> {
             (_, Value::Bool(true)) => "stopping",
             _ => "serves",
         };
-        let member = list("raft").into_iter().find(|member| member["node"] == *id);
-        let (role, lag) =
-            member.map_or(("-".into(), "-".into()), |member| (text(&member["role"]), text(&member["lag"])));
+        // A node with a blank disk learns at first, while the former one's vote counts against the majority.
+        let (former, present): (Vec<Value>, Vec<Value>) = list("raft")
+            .into_iter()
+            .filter(|member| member["node"] == *id)
+            .partition(|member| member["former_disk"] == true);
+        let member = present.first();
+        let mut role = member.map_or("-".into(), |member| text(&member["role"]));
+        if former.iter().any(|member| member["role"] != "learner") {
+            role.push_str(", its former disk votes");
+        }
+        let lag = member.map_or("-".into(), |member| text(&member["lag"]));
         let (raft, replication) = (peers("raft_peers", id), peers("replication_peers", id));
         let both = |show: &dyn Fn(&Value) -> String| match (&raft, &replication) {
             (None, None) => "this node".to_owned(),
@@ -134,8 +142,13 @@ mod tests {
         let peer = |node: i32, up: bool, trouble: Option<&str>| json!({ "node": node, "transport": "tcp", "up": up, "round_trip_us": 150, "trouble": trouble });
         let status = json!({
             "cluster_id": "c", "node": 1, "alone": false, "partitions": 12,
-            "nodes": [{ "node": 1, "fenced": false }, { "node": 2, "fenced": true, "rack": "b" }],
-            "raft": [{ "node": 1, "role": "leader", "lag": 0 }, { "node": 2, "role": "follower", "lag": 7 }],
+            "nodes": [{ "node": 1, "fenced": false }, { "node": 2, "fenced": true, "rack": "b" }, { "node": 3, "fenced": false }],
+            "raft": [
+                { "node": 1, "role": "leader", "lag": 0 },
+                { "node": 2, "role": "follower", "lag": 7 },
+                { "node": 3, "role": "follower", "lag": 900, "former_disk": true },
+                { "node": 3, "role": "learner", "lag": 42, "former_disk": false },
+            ],
             "raft_peers": [peer(2, true, None)],
             "replication_peers": [peer(2, false, Some("it cannot be reached"))],
             "not_in_sync": [{ "topic": "t", "partition": 3, "leader": null, "replicas": [1, 2], "in_sync": [2], "eligible": [] }],
@@ -143,8 +156,18 @@ mod tests {
         let mut out = Vec::new();
         show(&status, &mut out).expect("memory takes it");
         let text = String::from_utf8(out).expect("text");
-        for part in ["this node", "fenced", "0.15 ms / down", "it cannot be reached", "1 of 12 partitions", "none"] {
+        for part in [
+            "this node",
+            "fenced",
+            "0.15 ms / down",
+            "it cannot be reached",
+            "1 of 12 partitions",
+            "none",
+            "learner, its former disk votes",
+            "42",
+        ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+        assert!(!text.contains("900"), "how far a disk that is gone is behind is of no interest:\n{text}");
     }
 }

@@ -4,7 +4,6 @@ mod offsets;
 mod random;
 mod rebalances;
 mod recovery;
-mod scale;
 mod static_members;
 
 use super::coordinator::{Coordinator, Effect, GroupError, Joined, Reply, Settings, Synced};

@@ -4,7 +4,7 @@ use super::{FORMAT, Fact, Report, baseline, html, summary, table};
 use crate::BenchError;
 use crate::contest::progress::Progress;
 use crate::contest::rounds::Here;
-use crate::contest::{self, Bout, Observation, Plan};
+use crate::contest::{self, Bout, Observation, Outcomes, Plan};
 use crate::machine::about;
 use crate::machine::window::OTHERS;
 use crate::stats::Dice;
@@ -41,10 +41,10 @@ pub struct Comparing {
     /// A round is made again if more of the processors' time than this was taken away by a hypervisor.
     #[arg(long, value_name = "PERCENT", default_value_t = STEAL_PERCENT, value_parser = percent)]
     steal_max: f64,
-    /// Writes the whole report as JSON; `-` is standard output, instead of the table.
+    /// Writes the whole report as JSON, what there is after each round; `-` is standard output in the end, instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Writes the report as one self-contained page with charts.
+    /// Writes the report as one self-contained page with charts, what there is after each round.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// An earlier report (`--json`): says what has changed, and whether that exceeds the noise.
@@ -119,57 +119,74 @@ impl Comparing {
         let (clock, began) =
             (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
         let mut progress = Progress::new(&plan);
-        let outcomes = contest::run(&plan, &mut Here, &mut progress, turn)?;
-        let of = |outcome: &contest::Outcome| summary::case(outcome, &plan.candidates, 0, seed);
-        let cases: Vec<super::Case> = outcomes.cases.iter().map(of).collect();
-        let mut notes = subject.notes;
-        notes.extend(outcomes.notes);
-        notes.extend(others(&cases));
-        if plan.rounds < ROUNDS {
-            notes.push(format!("Fewer than {ROUNDS} rounds: figures are a look, and no difference is judged."));
-        } else {
-            notes.push(
-                "An interval of 95 % misses once in twenty: among many figures some differ by chance alone.".to_owned(),
-            );
-        }
-        let report = Report {
-            format: FORMAT,
-            benchmark: subject.benchmark.to_owned(),
-            command: command(),
-            began,
-            took_seconds: clock.elapsed().as_secs_f64(),
-            seed,
-            rounds: plan.rounds,
-            reference: plan.candidates.first().cloned().unwrap_or_default(),
-            candidates: plan.candidates.clone(),
-            machine: machine.into_iter().map(|(name, value)| Fact::new(name, value)).collect(),
-            conditions: subject.conditions,
-            cases,
-            notes,
+        let report = |rounds: usize, outcomes: Outcomes| {
+            let of = |outcome: &contest::Outcome| summary::case(outcome, &plan.candidates, 0, seed);
+            let cases: Vec<super::Case> = outcomes.cases.iter().map(of).collect();
+            let mut notes = subject.notes.clone();
+            notes.extend(outcomes.notes);
+            notes.extend(others(&cases));
+            if rounds < plan.rounds {
+                notes.push(format!("Cut off: {rounds} of {} rounds were made.", plan.rounds));
+            }
+            if rounds < ROUNDS {
+                notes.push(format!("Fewer than {ROUNDS} rounds: figures are a look, and no difference is judged."));
+            } else {
+                notes.push(
+                    "An interval of 95 % misses once in twenty: among many figures some differ by chance alone."
+                        .to_owned(),
+                );
+            }
+            Report {
+                format: FORMAT,
+                benchmark: subject.benchmark.to_owned(),
+                command: command(),
+                began,
+                took_seconds: clock.elapsed().as_secs_f64(),
+                seed,
+                rounds,
+                reference: plan.candidates.first().cloned().unwrap_or_default(),
+                candidates: plan.candidates.clone(),
+                machine: machine.iter().cloned().map(|(name, value)| Fact::new(name, value)).collect(),
+                conditions: subject.conditions.clone(),
+                cases,
+                notes,
+            }
         };
-        self.tell(&report, earlier.as_ref(), seed)
+        let keep = |rounds, outcomes| {
+            // What cannot be written now is told at the end, if it still cannot.
+            let _ = self.write(&report(rounds, outcomes), earlier.as_ref(), seed);
+        };
+        let outcomes = contest::run(&plan, &mut Here, &mut progress, turn, keep)?;
+        self.tell(&report(plan.rounds, outcomes), earlier.as_ref(), seed)
     }
 
+    /// To the terminal, and to files.
     fn tell(&self, report: &Report, earlier: Option<&Report>, seed: u64) -> Result<(), BenchError> {
-        let changes = earlier.map(|earlier| baseline::changes(earlier, report, seed));
-        let json = serde_json::to_string_pretty(report).map_err(BenchError::Report)?;
-        let to_stdout = self.json.as_deref() == Some(Path::new("-"));
-        if to_stdout {
-            println!("{json}");
+        if self.json_to_stdout() {
+            println!("{}", serde_json::to_string_pretty(report).map_err(BenchError::Report)?);
         } else {
             print!("{}", table::text(report));
-            if let Some(changes) = &changes {
-                print!("{}", baseline::text(changes));
+            if let Some(earlier) = earlier {
+                print!("{}", baseline::text(&baseline::changes(earlier, report, seed)));
             }
         }
+        self.write(report, earlier, seed)
+    }
+
+    fn json_to_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+
+    fn write(&self, report: &Report, earlier: Option<&Report>, seed: u64) -> Result<(), BenchError> {
         let write = |path: &PathBuf, text: &str| {
             let written = std::fs::write(path, text);
             written.map_err(|source| BenchError::File { doing: "write", path: path.clone(), source })
         };
-        if let Some(path) = self.json.as_ref().filter(|_| !to_stdout) {
-            write(path, &json)?;
+        if let Some(path) = self.json.as_ref().filter(|_| !self.json_to_stdout()) {
+            write(path, &serde_json::to_string_pretty(report).map_err(BenchError::Report)?)?;
         }
         if let Some(path) = &self.html {
+            let changes = earlier.map(|earlier| baseline::changes(earlier, report, seed));
             write(path, &html::page(report, changes.as_ref()))?;
         }
         Ok(())

@@ -4,7 +4,7 @@ pub mod lag;
 pub mod progress;
 pub mod rounds;
 
-pub use rounds::{Bout, Plan, run};
+pub use rounds::{Bout, Outcomes, Plan, run};
 
 use crate::anatomy::Stages;
 use crate::stats::Latencies;
@@ -80,6 +80,7 @@ pub struct Case {
 }
 
 /// What all rounds showed of one case.
+#[derive(Clone)]
 pub struct Outcome {
     pub case: Case,
     /// For each candidate what each round that counts showed: the same rounds for all.

@@ -67,32 +67,33 @@ impl Surroundings for Here {
 }
 
 /// Makes all rounds. `turn` is given a bout and a candidate, by their numbers, and gives an observation for each of the bout's cases.
+/// `kept` is given what there is after each round but the last, so that who is cut off in an hour's run still has it.
 pub fn run<E: Display>(
     plan: &Plan,
     around: &mut dyn Surroundings,
     progress: &mut Progress,
     mut turn: impl FnMut(usize, usize) -> Result<Vec<Observation>, E>,
+    mut kept: impl FnMut(usize, Outcomes),
 ) -> Result<Outcomes, E> {
     let count = plan.candidates.len();
-    let mut outcomes: Vec<Vec<Outcome>> = plan.bouts.iter().map(|bout| empty(bout, count)).collect();
+    let mut made = Made { bouts: plan.bouts.iter().map(|bout| empty(bout, count)).collect(), ..Made::default() };
     let mut orders: Vec<Order> = (0..plan.bouts.len() as u64).map(|bout| Order::new(count, plan.seed ^ bout)).collect();
-    let (mut unsettled, mut disturbed) = (0, 0);
-    let mut failed: Vec<String> = Vec::new();
     for round in 0..plan.rounds {
-        let bouts = plan.bouts.iter().zip(orders.iter_mut().zip(&mut outcomes));
+        let bouts = plan.bouts.iter().zip(orders.iter_mut().zip(&mut made.bouts));
         for (number, (bout, (order, outcomes))) in bouts.enumerate() {
             let turns = loop {
                 progress.bout(round, bout);
                 let mut turns = Turns::none(count);
-                let made = turns.make(plan, &order.next_round(), around, progress, |candidate| turn(number, candidate));
-                unsettled += turns.unsettled;
-                if let Err((candidate, why)) = made {
-                    if round == 0 || failed.len() == FAILED_TURNS_MAX {
+                let all = turns.make(plan, &order.next_round(), around, progress, |candidate| turn(number, candidate));
+                made.unsettled += turns.unsettled;
+                if let Err((candidate, why)) = all {
+                    if round == 0 || made.failed.len() == FAILED_TURNS_MAX {
                         return Err(why);
                     }
                     let why = format!("{} failed ({why})", plan.candidates[candidate]);
                     progress.again(&turns.had(), &why);
-                    failed.push(format!("In round {} {why}; what the others showed then does not count.", round + 1));
+                    made.failed
+                        .push(format!("In round {} {why}; what the others showed then does not count.", round + 1));
                     continue;
                 }
                 let again = outcomes.first().map_or(0, |outcome| outcome.made_again);
@@ -102,7 +103,7 @@ pub fn run<E: Display>(
                 outcomes.iter_mut().for_each(|outcome| outcome.made_again += 1);
                 progress.again(&turns.had(), "processors were taken away meanwhile");
             };
-            disturbed += usize::from(turns.stolen);
+            made.disturbed += usize::from(turns.stolen);
             for (candidate, shown) in turns.shown.into_iter().enumerate() {
                 let mut shown = shown.unwrap_or_default().into_iter();
                 for outcome in outcomes.iter_mut() {
@@ -110,21 +111,43 @@ pub fn run<E: Display>(
                 }
             }
         }
+        if round + 1 < plan.rounds {
+            kept(round + 1, made.outcomes(plan));
+        }
     }
     progress.end();
-    let mut notes = failed;
-    if disturbed > 0 {
-        notes.push(format!(
-            "In {disturbed} rounds of a case more than {} % of the processors' time were taken away by the hypervisor, also after \
-             they had been made again {} times; they count.",
-            plan.stolen_share_max * 100.0,
-            plan.rounds
-        ));
+    Ok(made.outcomes(plan))
+}
+
+/// What the rounds so far have shown.
+#[derive(Default)]
+struct Made {
+    bouts: Vec<Vec<Outcome>>,
+    /// What is to be said of each turn that failed.
+    failed: Vec<String>,
+    /// Bouts that count though processors were taken away.
+    disturbed: usize,
+    unsettled: usize,
+}
+
+impl Made {
+    fn outcomes(&self, plan: &Plan) -> Outcomes {
+        let mut notes = self.failed.clone();
+        if self.disturbed > 0 {
+            notes.push(format!(
+                "In {} rounds of a case more than {} % of the processors' time were taken away by the hypervisor, also after \
+                 they had been made again {} times; they count.",
+                self.disturbed,
+                plan.stolen_share_max * 100.0,
+                plan.rounds
+            ));
+        }
+        if self.unsettled > 0 {
+            notes
+                .push(format!("Before {} turns the disk was still busy with writing back after 30 s.", self.unsettled));
+        }
+        Outcomes { cases: self.bouts.iter().flatten().cloned().collect(), notes }
     }
-    if unsettled > 0 {
-        notes.push(format!("Before {unsettled} turns the disk was still busy with writing back after 30 s."));
-    }
-    Ok(Outcomes { cases: outcomes.into_iter().flatten().collect(), notes })
 }
 
 /// A bout's turns in one round.
@@ -221,11 +244,11 @@ mod tests {
         let mut turns = Vec::new();
         let mut machine = Machine { looks: 0, steals_in, now: Processors::default() };
         let mut quiet = Progress::silent();
-        let outcomes = run(&plan(rounds), &mut machine, &mut quiet, |bout, candidate| {
+        let turn = |bout, candidate| {
             turns.push((bout, candidate));
             Ok::<_, Infallible>(vec![Observation::default().figure(SPEED, turns.len() as f64)])
-        });
-        let Ok(outcomes) = outcomes;
+        };
+        let Ok(outcomes) = run(&plan(rounds), &mut machine, &mut quiet, turn, |_, _| {});
         (outcomes, turns)
     }
 
@@ -241,6 +264,19 @@ mod tests {
         }
         assert!(outcomes.cases.iter().all(|case| case.observed.iter().all(|rounds| rounds.len() == 3)));
         assert!(outcomes.notes.is_empty());
+    }
+
+    #[test]
+    fn what_there_is_after_each_round_is_kept_in_case_there_will_be_no_more() {
+        let mut kept = Vec::new();
+        let mut machine = Machine { looks: 0, steals_in: Vec::new(), now: Processors::default() };
+        let turn = |_, _| Ok::<_, Infallible>(vec![Observation::default()]);
+        let keep = |rounds, so_far: Outcomes| {
+            let counts = so_far.cases.iter().flat_map(|case| &case.observed).map(Vec::len);
+            kept.push((rounds, counts.collect::<Vec<_>>()));
+        };
+        let Ok(_) = run(&plan(3), &mut machine, &mut Progress::silent(), turn, keep);
+        assert_eq!(kept, [(1, vec![1; 4]), (2, vec![2; 4])]);
     }
 
     #[test]
@@ -273,13 +309,14 @@ mod tests {
         let plan = Plan { bouts: vec![Bout::of("one", "")], ..plan(rounds) };
         let mut machine = Machine { looks: 0, steals_in: Vec::new(), now: Processors::default() };
         let mut turns = 0;
-        run(&plan, &mut machine, &mut Progress::silent(), |_, _| {
+        let turn = |_, _| {
             turns += 1;
             match fail.contains(&(turns - 1)) {
                 true => Err(format!("turn {turns} broke")),
                 false => Ok(vec![Observation::default().figure(SPEED, turns as f64)]),
             }
-        })
+        };
+        run(&plan, &mut machine, &mut Progress::silent(), turn, |_, _| {})
     }
 
     #[test]

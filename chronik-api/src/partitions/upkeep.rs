@@ -48,7 +48,11 @@ pub async fn run(
                 continue;
             }
             let now = clock.wall();
-            if let Err(failure) = look_after(&partition, &rules, &settings, now).await {
+            let looked_after = look_after(&partition, &rules, &settings, now).await;
+            // One that was closed meanwhile is not to be kept up: its topic is being deleted, or the broker stops.
+            if let Err(failure) = looked_after
+                && !partition.is_closed()
+            {
                 tracing::warn!(
                     topic = partition.topic(),
                     partition = partition.index(),

@@ -1,7 +1,7 @@
 //! How many records a second are consumed, and what that costs the broker: from the page cache, the broker having been
 //! restarted after the records were produced; and from the tail, while they are produced.
 
-use crate::client::consumer;
+use crate::client::reader;
 use crate::produce;
 use crate::report::{Report, Row};
 use crate::stats::median;
@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 const ACKS: &str = "1";
 
 fn turn(bootstrap: &str, topic: &str, partitions: i32, expected: u64) -> Result<f64, BenchError> {
-    let consumer = consumer(bootstrap)?;
+    let consumer = reader(bootstrap)?;
     let mut from = TopicPartitionList::new();
     for partition in 0..partitions {
         from.add_partition_offset(topic, partition, Offset::Beginning)?;

@@ -1,7 +1,7 @@
 //! Throughput: as much as the client can, for a time, after a warm-up.
 
 use crate::BenchError;
-use crate::client::{Producing, consumer, producer};
+use crate::client::{Producing, producer, reader};
 use crate::machine::Window;
 use crate::machine::window::Used;
 use rdkafka::consumer::Consumer;
@@ -119,7 +119,7 @@ impl Flowing<'_> {
 
     /// Consumes from the beginning, and from the beginning again when all has been read; `records` are there.
     pub fn consume(&self, records: u64) -> Result<Flow, BenchError> {
-        let consumer = consumer(self.bootstrap)?;
+        let consumer = reader(self.bootstrap)?;
         let rewind = || -> Result<(), BenchError> {
             let mut from = TopicPartitionList::new();
             for partition in 0..self.partitions {

@@ -128,6 +128,7 @@ fn segment_options(config: &Config) -> SegmentOptions {
         free_bytes_min: given.free_bytes_min.as_u64(),
         checkpoint_bytes: given.checkpoint_bytes.as_u64(),
         read_threads: given.read_threads as usize,
+        send_from_files: given.send_from_files,
         sync: SyncPolicy {
             threads: given.sync_threads as usize,
             filesystem_from_logs: given.sync_filesystem_from_logs as usize,

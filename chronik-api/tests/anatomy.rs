@@ -27,8 +27,7 @@ use chronik_storage_segment::{SegmentEngine, SegmentOptions};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
 use tokio::sync::mpsc;
 
 /// No step takes this long; a story that waits so long has failed.
@@ -38,10 +37,7 @@ const DUE_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// Lines of the metrics that tell of stages, but for their buckets.
 async fn told(broker: &Running) -> BTreeMap<String, f64> {
-    let mut stream = TcpStream::connect(broker.admin.expect("it has one")).await.expect("it listens");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
+    let answer = broker.metrics().await;
     let lines = answer.lines().filter(|line| line.starts_with("chronik_ack_stage_seconds_"));
     let lines = lines.filter(|line| !line.contains("_bucket{")).filter_map(|line| line.rsplit_once(' '));
     lines.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()

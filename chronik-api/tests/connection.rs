@@ -10,6 +10,10 @@ use chronik_api::kafka::connection::{Answer, Close, Dispatch, Encoded, Ended, Li
 use chronik_api::metrics::Metrics;
 use chronik_api::partitions::anatomy::Arrival;
 use chronik_proto_kafka::api::*;
+use chronik_proto_kafka::{InFile, Part};
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,8 +52,8 @@ impl Dispatch for Echo {
     fn dispatch(&mut self, frame: Bytes, _: Arrival) -> Result<Answer, Close> {
         let kind = frame[0];
         let mut encoded = Encoded::new();
-        encoded.push(Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes()));
-        encoded.push(frame.clone());
+        encoded.push(Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes()).into());
+        encoded.push(frame.clone().into());
         let (answer, given) = oneshot::channel();
         let _ = self.0.send(Seen { frame, answer: Some(answer) });
         let working = Box::pin(async move {
@@ -65,10 +69,32 @@ impl Dispatch for Echo {
             REFUSED => return Err(Close("refused".to_owned())),
             _ => {
                 let mut encoded = Encoded::new();
-                encoded.push(Bytes::from_static(&[0, 0, 0, 1, AT_ONCE]));
+                encoded.push(Bytes::from_static(&[0, 0, 0, 1, AT_ONCE]).into());
                 Answer::Ready(encoded)
             }
         })
+    }
+}
+
+/// Answers each frame with itself, then so many bytes of a file, then itself again.
+struct FromFile {
+    file: Arc<File>,
+    bytes: usize,
+}
+
+impl Dispatch for FromFile {
+    fn dispatch(&mut self, frame: Bytes, _: Arrival) -> Result<Answer, Close> {
+        let length = (2 * frame.len() + self.bytes) as i32;
+        let mut encoded = Encoded::new();
+        encoded.push(Bytes::copy_from_slice(&length.to_be_bytes()).into());
+        encoded.push(frame.clone().into());
+        // In two parts, as two runs would be.
+        let half = self.bytes / 2;
+        for (position, bytes) in [(0, half), (half, self.bytes - half)] {
+            encoded.push(Part::InFile(InFile { file: self.file.clone(), position: position as u64, bytes }));
+        }
+        encoded.push(frame.into());
+        Ok(Answer::Ready(encoded))
     }
 }
 
@@ -80,6 +106,15 @@ struct Story {
 }
 
 async fn story(adjust: impl FnOnce(&mut Limits)) -> Story {
+    let (echo, seen) = mpsc::unbounded_channel();
+    let (client, ended, _) = connect(Echo(echo), adjust).await;
+    Story { client, seen, ended }
+}
+
+async fn connect(
+    dispatch: impl Dispatch,
+    adjust: impl FnOnce(&mut Limits),
+) -> (TcpStream, JoinHandle<Ended>, Arc<Metrics>) {
     let mut limits = Limits {
         request_bytes_max: 1 << 20,
         pending_requests_max: 64,
@@ -93,12 +128,12 @@ async fn story(adjust: impl FnOnce(&mut Limits)) -> Story {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
     let (stream, _) = listener.accept().await.expect("it comes");
-    let (echo, seen) = mpsc::unbounded_channel();
+    let metrics = Arc::new(Metrics::default());
+    let counted = metrics.clone();
     let ended = tokio::spawn(async move {
-        let metrics = Metrics::default();
-        serve(stream, Echo(echo), limits, MemoryBudget::new(1 << 24), &metrics, std::future::pending()).await
+        serve(stream, dispatch, limits, MemoryBudget::new(1 << 24), &counted, std::future::pending()).await
     });
-    Story { client, seen, ended }
+    (client, ended, metrics)
 }
 
 impl Story {
@@ -150,6 +185,48 @@ async fn pipelined_requests_all_take_effect_before_the_first_is_answered_and_are
     for expected in [&b"l0"[..], b"l1", b"n", b"l3", b"l4"] {
         assert_eq!(story.answer().await, expected);
     }
+}
+
+/// Bytes that no piece of which looks like another.
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]).collect()
+}
+
+#[tokio::test]
+async fn what_lies_in_a_file_is_sent_in_its_place_however_slowly_the_client_takes_it() {
+    let mut file = tempfile::tempfile().expect("a file");
+    // More than the kernel holds for a client that does not read yet.
+    let inside = pattern(24 << 20);
+    file.write_all(&inside).expect("written");
+    let dispatch = FromFile { file: Arc::new(file), bytes: inside.len() };
+    let (mut client, _ended, metrics) = connect(dispatch, |_| {}).await;
+    client.write_all(b"\0\0\0\x02ab\0\0\0\x02cd").await.expect("sent");
+    for around in [b"ab", b"cd"] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let length = client.read_i32().await.expect("an answer");
+        let mut body = vec![0; usize::try_from(length).expect("a length")];
+        client.read_exact(&mut body).await.expect("all of it");
+        assert!(body == [&around[..], &inside, around].concat(), "the answer to {around:?} is not what it was made of");
+    }
+    // Counted once an answer is out; the client may have it a little before.
+    while metrics.sent_from_files_bytes.get() < 2 * inside.len() as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(metrics.sent_bytes.get(), 2 * (inside.len() as u64 + 8));
+    assert_eq!(metrics.sent_from_files_bytes.get(), 2 * inside.len() as u64);
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_while_it_was_to_be_sent_ends_the_connection() {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(&pattern(1000)).expect("written");
+    let (mut client, ended, _) = connect(FromFile { file: Arc::new(file), bytes: 1001 }, |_| {}).await;
+    client.write_all(b"\0\0\0\x02ab").await.expect("sent");
+    let mut taken = Vec::new();
+    client.read_to_end(&mut taken).await.expect("it ends");
+    assert!(taken.len() <= 4 + 2 + 1000, "nothing stands in for what is not there");
+    let ended = ended.await.expect("it does not panic");
+    assert!(ended.to_string().contains("a log was cut"), "{ended}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod broker;
 
 use broker::*;
 use bytes::Bytes;
+use chronik_api::config::{ByteSize, Config, Engine};
 use chronik_core::batch::{Compression, Records, batches};
 use chronik_core::payload::Payload;
 use chronik_proto_kafka::ErrorCode;
@@ -286,6 +287,46 @@ async fn offsets_are_found_by_time_exactly_also_inside_compressed_batches() {
     assert_eq!((client.offset_at(8, "t", -4).await.offset, client.offset_at(9, "t", -5).await.offset), (0, -1));
     assert_eq!(client.offset_at(11, "t", -6).await.offset, -1);
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_lies_in_files_is_answered_from_there_and_reads_the_same() {
+    // Not where temporary files go, which may be a file system that cannot say what of a file is in memory.
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let on_disk = |sends_from_files: bool| {
+        let data_dir = home.path().join(if sends_from_files { "sent" } else { "read" });
+        move |config: &mut Config| {
+            config.storage.engine = Engine::Segment;
+            config.storage.segment.tail_cache_bytes = ByteSize(1);
+            config.storage.segment.send_from_files = sends_from_files;
+            config.node.data_dir = data_dir;
+            config.admin.enabled = true;
+            config.admin.listen.port = 0;
+        }
+    };
+    let large = "x".repeat(50_000);
+    let value = |number: usize| if number % 5 == 4 { format!("{number}") } else { format!("{number} {large}") };
+    let written: Vec<_> = (0..60).map(value).collect();
+    for sends_from_files in [true, false] {
+        let broker = start(on_disk(sends_from_files)).await;
+        let mut client = Client::to(&broker).await;
+        client.create_topic("t", 1, &[]).await;
+        for value in &written {
+            assert_eq!(client.produce("t", -1, sealed(batch(&[value]))).await.error_code, 0);
+        }
+        let mut found = Vec::new();
+        while found.len() < written.len() {
+            let fetched = client.fetch("t", found.len() as i64, 10_000).await;
+            assert_eq!((fetched.error_code, fetched.high_watermark), (0, 60));
+            found.extend(values(&fetched));
+        }
+        assert_eq!(found, written, "send_from_files = {sends_from_files}");
+        let metrics = broker.metrics().await;
+        let sent = metrics.lines().find_map(|line| line.strip_prefix("chronik_sent_from_files_bytes_total "));
+        let sent: u64 = sent.and_then(|bytes| bytes.parse().ok()).expect("it is counted");
+        assert_eq!(sent > 0, sends_from_files, "{sent} bytes went out from files");
+        broker.stop().await;
+    }
 }
 
 #[tokio::test]

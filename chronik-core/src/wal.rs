@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::error::Error;
 use std::fmt;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// A run of records that is stored and read whole: one record batch, or one Raft entry.
@@ -73,6 +74,30 @@ pub struct Chunk {
     /// Where to read on.
     pub next_offset: Offset,
     pub bytes: Payload,
+}
+
+/// Bytes of a log as they lie in a file, for whoever can have the kernel send them from there. Nothing here looks at the
+/// file; holding it keeps the bytes, also when the log has deleted it.
+#[derive(Clone)]
+pub struct InFile {
+    pub file: Arc<dyn AsFd + Send + Sync>,
+    pub position: u64,
+    pub bytes: usize,
+}
+
+impl fmt::Debug for InFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {} of a file", self.bytes, self.position)
+    }
+}
+
+/// As a [`Chunk`], with its bytes, in order, still in files.
+#[derive(Clone, Debug)]
+pub struct ChunkInFiles {
+    pub base: Offset,
+    pub next_offset: Offset,
+    /// At least one.
+    pub parts: Vec<InFile>,
 }
 
 /// What to read.
@@ -191,6 +216,15 @@ pub trait Wal: Send + Sync {
     /// [`WalError::OutOfRange`]. Inside a gap, the next run. May give fewer runs than the range allows, where more would
     /// mean waiting for the device, but never none where one is allowed.
     fn read(&self, range: ReadRange, done: Done<Result<Chunk, WalError>>) -> Started<Result<Chunk, WalError>>;
+
+    /// Where [`Wal::read`] would find what it gives, for who only wants it sent: sparing the copies and checks of a read
+    /// that has been made before. `None` where the engine has no files, has not known these bytes whole in this life of the
+    /// log, would have to wait for the device, or deems them too few to be worth it; then read. May give fewer runs than
+    /// a read. Until they are sent a truncation of the suffix or a reset may take them away, which shows as a file too short.
+    fn in_files(&self, range: ReadRange) -> Option<ChunkInFiles> {
+        let _ = range;
+        None
+    }
 
     /// Removes every run that reaches past `from`; the end is then that of the last run left, or `start`. Durable on
     /// completion, and all or nothing if interrupted. `from` must be `start`, the end, or lie between two runs; else

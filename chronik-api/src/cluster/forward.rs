@@ -12,6 +12,7 @@ use crate::kafka::dispatch::Dispatcher;
 use crate::partitions::anatomy::Arrival;
 use bytes::{Buf, Bytes};
 use chronik_core::metadata::requests::{self, FORWARD_BYTES_MAX, Request};
+use chronik_proto_kafka::in_memory;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -74,7 +75,8 @@ impl Forwarded for Serve {
                 }
                 Ok(Answer::Nothing) | Err(_) => None,
             }?;
-            let mut response: Bytes = encoded.concat().into();
+            // Nothing that is handed on is answered from files.
+            let mut response: Bytes = in_memory(encoded)?.concat().into();
             // Without its length, which is put before it where it goes out.
             if response.len() < 4 {
                 return None;

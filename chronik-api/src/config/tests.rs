@@ -296,6 +296,7 @@ fn the_segment_engines_defaults_are_the_ones_it_was_measured_with() {
     assert_eq!(ours.free_bytes_min.as_u64(), engine.free_bytes_min);
     assert_eq!(ours.checkpoint_bytes.as_u64(), engine.checkpoint_bytes);
     assert_eq!(ours.read_threads as usize, engine.read_threads);
+    assert_eq!(ours.send_from_files, engine.send_from_files);
     assert_eq!(ours.sync_threads as usize, engine.sync.threads);
     assert_eq!(ours.sync_filesystem_from_logs as usize, engine.sync.filesystem_from_logs);
     assert_eq!(ours.sync_journal_bytes.as_u64(), engine.sync.journal_bytes);

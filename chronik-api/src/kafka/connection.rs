@@ -10,16 +10,17 @@
 //!
 //! **Copies.** A large frame is read into one buffer of its own, from which everything is sliced. A small one is copied
 //! out of the connection's read buffer (at most [`READ_BUFFER_BYTES`]), so that a record kept in memory does not keep
-//! its neighbours.
+//! its neighbours. How answers leave is in [`super::send`].
 
+use super::send::send_all;
 use crate::metrics::Metrics;
 use crate::partitions::anatomy::{Arrival, Ticket};
 use bytes::{Buf, Bytes, BytesMut};
+use chronik_proto_kafka::{Part, Parts};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,15 +36,13 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// has come. A connection that has sent a large frame whole is given that much at once the next time, so that the
 /// frames of an ordinary producer are read without moving.
 const FRAME_STEP_BYTES: usize = 64 * 1024;
-/// Slices handed to one gather-write; the kernel takes at most 1024.
-const GATHER_SLICES_MAX: usize = 256;
 /// Answers' bytes after which no more of them are looked for before they are sent.
 const ANSWERS_GATHERED_BYTES: usize = 64 * 1024;
 /// The budget counts in units of this, because a semaphore counts in 32 bits.
 const BUDGET_UNIT_BYTES: usize = 1024;
 
 /// An answer's bytes, length prefix included.
-pub type Encoded = SmallVec<[Bytes; 4]>;
+pub type Encoded = Parts;
 /// An answer that is still being worked out. `None` is "no answer", as acks=0 wants; an error closes the connection.
 pub type Working = Pin<Box<dyn Future<Output = Result<Option<Encoded>, Close>> + Send>>;
 
@@ -228,7 +227,7 @@ pub async fn serve(
         }
         let inside_frame = reader.is_inside_frame();
         // Send what is ready at the front.
-        let mut out: VecDeque<Bytes> = VecDeque::new();
+        let mut out: VecDeque<Part> = VecDeque::new();
         let mut tickets: SmallVec<[Ticket; 4]> = SmallVec::new();
         let mut done = false;
         while let Some(front) = pending.pop_front_if(|front| matches!(front.work, Work::Ready(_))) {
@@ -240,8 +239,11 @@ pub async fn serve(
             }
         }
         if !out.is_empty() {
-            match write_all(&write_half, out, limits.send_stall).await {
-                Ok(bytes) => metrics.sent_bytes.add(bytes),
+            match send_all(&write_half, out, limits.send_stall).await {
+                Ok(sent) => {
+                    metrics.sent_bytes.add(sent.bytes);
+                    metrics.sent_from_files_bytes.add(sent.from_files_bytes);
+                }
                 Err(failure) => return failure.into(),
             }
             tickets.into_iter().for_each(Ticket::replied);
@@ -327,7 +329,7 @@ impl Future for Front<'_> {
             }
             answered += 1;
             if let Work::Ready(encoded) = &pending.work {
-                gathered_bytes += encoded.iter().map(Bytes::len).sum::<usize>();
+                gathered_bytes += encoded.iter().map(Part::len).sum::<usize>();
             }
             if gathered_bytes >= ANSWERS_GATHERED_BYTES {
                 break;
@@ -377,43 +379,6 @@ trait NowOrPending: Future + Sized {
 }
 
 impl<F: Future> NowOrPending for F {}
-
-/// Gather-writes all slices; gives how many bytes they were.
-async fn write_all(
-    write_half: &tokio::net::tcp::OwnedWriteHalf,
-    mut out: VecDeque<Bytes>,
-    stall: Duration,
-) -> io::Result<u64> {
-    let bytes = out.iter().map(|part| part.len() as u64).sum();
-    while !out.is_empty() {
-        let written = {
-            let slices: SmallVec<[IoSlice<'_>; 16]> =
-                out.iter().take(GATHER_SLICES_MAX).map(|part| IoSlice::new(part)).collect();
-            write_half.try_write_vectored(&slices)
-        };
-        match written {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(mut written) => {
-                while let Some(front) = out.front_mut() {
-                    if written < front.len() {
-                        front.advance(written);
-                        break;
-                    }
-                    written -= front.len();
-                    out.pop_front();
-                }
-            }
-            Err(busy) if busy.kind() == io::ErrorKind::WouldBlock => {
-                match tokio::time::timeout(stall, write_half.writable()).await {
-                    Ok(writable) => writable?,
-                    Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-                }
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(bytes)
-}
 
 /// Cuts the byte stream into frames.
 struct FrameReader {

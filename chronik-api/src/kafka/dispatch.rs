@@ -10,7 +10,7 @@ use crate::cluster::forward;
 use crate::partitions::anatomy::{Arrival, Ticket};
 use bytes::Bytes;
 use chronik_proto_kafka::api::api_versions::ApiVersionsRequest;
-use chronik_proto_kafka::{Decoder, Request, RequestHeader, encode_response};
+use chronik_proto_kafka::{Decoder, Part, Request, RequestHeader, encode_response};
 use std::sync::Arc;
 
 /// Dispatches the requests of one connection.
@@ -82,5 +82,5 @@ async fn hand_on(
     let response = answered.map_err(|why| Close(format!("{name} could not be handed on: {why}")))?;
     // No answer comes near: those that are handed on are bounded far below.
     let length = (response.len() as i32).to_be_bytes();
-    Ok(Some([Bytes::copy_from_slice(&length), response].into_iter().collect()))
+    Ok(Some([Bytes::copy_from_slice(&length), response].map(Part::Bytes).into_iter().collect()))
 }

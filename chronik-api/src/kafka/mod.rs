@@ -1,6 +1,7 @@
 //! The Kafka listener.
 //!
-//! - [`listener`] accepts, [`connection`] cuts frames and keeps the order of answers, [`dispatch`] finds the handler.
+//! - [`listener`] accepts, [`connection`] cuts frames and keeps the order of answers, [`send`] sends them, [`dispatch`] finds
+//!   the handler.
 //! - [`handler`]: what a handler is; [`handlers`]: one file per API.
 //! - [`refusal`]: codes for what the core refuses. [`nodes`], [`authorized`]: parts of several answers.
 //! - [`context`]: who asks. [`resolve`]: what they name. [`fetch_sessions`], [`recode`]: parts of Fetch and Produce.
@@ -18,3 +19,4 @@ pub mod nodes;
 pub mod recode;
 pub mod refusal;
 pub mod resolve;
+pub mod send;

@@ -153,6 +153,8 @@ pub struct Metrics {
     pub connections_idle: Count,
     pub received_bytes: Count,
     pub sent_bytes: Count,
+    /// Those of them that the kernel sent from log files, without their being read.
+    pub sent_from_files_bytes: Count,
     pub groups_expired_offsets: Count,
     pub fetch_sessions: Gauge,
     /// Partitions keep the handles of their engines.
@@ -173,6 +175,7 @@ impl Default for Metrics {
             connections_idle: Count::default(),
             received_bytes: Count::default(),
             sent_bytes: Count::default(),
+            sent_from_files_bytes: Count::default(),
             groups_expired_offsets: Count::default(),
             fetch_sessions: Gauge::default(),
             ack_stages: Arc::default(),

@@ -139,6 +139,8 @@ impl Scrape {
         out.counters("chronik_connections_closed", "Connections that the broker closed", closed)?;
         out.counter("chronik_received_bytes", "Bytes read from Kafka connections", m.received_bytes.get())?;
         out.counter("chronik_sent_bytes", "Bytes written to Kafka connections", m.sent_bytes.get())?;
+        let from_files = m.sent_from_files_bytes.get();
+        out.counter("chronik_sent_from_files_bytes", "Those that the kernel sent from log files", from_files)?;
         out.gauge("chronik_fetch_sessions", "Fetch sessions kept", m.fetch_sessions.get())
     }
 

@@ -31,7 +31,7 @@ use chronik_core::partition::replicas::{InSyncQuestion, Membership};
 use chronik_core::pending::{Inbox, Pending};
 use chronik_core::replication::{Message, ReplicationChannel};
 use chronik_core::time::{Monotonic, Now, Timestamp};
-use chronik_core::wal::{Appended, Cause, Chunk, LogState, ReadRange, Wal, WalError};
+use chronik_core::wal::{Appended, Cause, Chunk, ChunkInFiles, LogState, ReadRange, Wal, WalError};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -612,6 +612,11 @@ impl Partition {
     /// Starts a read of whole batches below `upto`.
     pub fn read(&self, range: ReadRange) -> Pending<Result<Chunk, WalError>> {
         Pending::start(|done| self.log.read(range, done))
+    }
+
+    /// Where a read would find what it gives, to be sent from there; `None` if it must be read.
+    pub fn in_files(&self, range: ReadRange) -> Option<ChunkInFiles> {
+        self.log.in_files(range)
     }
 
     /// Drops what lies below `upto`, for good: saves first what only the dropped part of the log knew.

@@ -56,6 +56,15 @@ pub async fn start(adjust: impl FnOnce(&mut Config)) -> Running {
 }
 
 impl Running {
+    /// All metrics, as they are exposed.
+    pub async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.admin.expect("it has one")).await.expect("it listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
     pub async fn stop(self) {
         let _ = self.stop.send(());
         self.task.await.expect("it does not panic").expect("it stops in order");

@@ -1,7 +1,10 @@
-//! Writing to a rope: small fields into chunks, large ones spliced in by reference.
+//! Writing to a rope: small fields into chunks, large ones spliced in by reference, and what lies in files left there.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
 /// Byte fields at least this long are spliced in; shorter ones are copied, which is cheaper than one more slice to
 /// gather-write.
@@ -14,13 +17,65 @@ const LENGTH_BYTES: usize = 4;
 /// A message's bytes as a list of slices.
 pub type Rope = SmallVec<[Bytes; 4]>;
 
+/// Bytes that lie in a file, to be sent from there. Encoding counts them and never looks at them.
+#[derive(Clone)]
+pub struct InFile {
+    pub file: Arc<dyn AsFd + Send + Sync>,
+    pub position: u64,
+    pub bytes: usize,
+}
+
+impl fmt::Debug for InFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {} of a file", self.bytes, self.position)
+    }
+}
+
+/// A stretch of a message.
+#[derive(Clone, Debug)]
+pub enum Part {
+    Bytes(Bytes),
+    InFile(InFile),
+}
+
+impl Part {
+    pub fn len(&self) -> usize {
+        match self {
+            Part::Bytes(bytes) => bytes.len(),
+            Part::InFile(part) => part.bytes,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Bytes> for Part {
+    fn from(bytes: Bytes) -> Self {
+        Part::Bytes(bytes)
+    }
+}
+
+/// A message's bytes, wherever they are: only records that a broker answers with may lie in files.
+pub type Parts = SmallVec<[Part; 4]>;
+
+/// A message all of whose bytes are in memory; `None` if some are not.
+pub fn in_memory(parts: Parts) -> Option<Rope> {
+    let in_memory = |part| match part {
+        Part::Bytes(bytes) => Some(bytes),
+        Part::InFile(_) => None,
+    };
+    parts.into_iter().map(in_memory).collect()
+}
+
 /// Collects a message.
 #[derive(Debug, Default)]
 pub struct Encoder {
     /// The first chunk, still open so that a frame's length can be written into it at the end.
     first: Option<BytesMut>,
     /// What follows the first chunk.
-    parts: Rope,
+    parts: Parts,
     parts_bytes: usize,
     tail: BytesMut,
     framed: bool,
@@ -60,10 +115,16 @@ impl Encoder {
             return;
         }
         self.flush_tail();
-        self.push(bytes.clone());
+        self.push(bytes.clone().into());
     }
 
-    fn push(&mut self, part: Bytes) {
+    /// Adds what is and stays in a file.
+    pub fn splice_in_file(&mut self, part: &InFile) {
+        self.flush_tail();
+        self.push(Part::InFile(part.clone()));
+    }
+
+    fn push(&mut self, part: Part) {
         self.parts_bytes += part.len();
         self.parts.push(part);
     }
@@ -73,7 +134,7 @@ impl Encoder {
             self.first = Some(self.tail.split());
         } else if !self.tail.is_empty() {
             let tail = self.tail.split().freeze();
-            self.push(tail);
+            self.push(tail.into());
         }
     }
 
@@ -100,22 +161,25 @@ impl Encoder {
     /// Adds what another encoder has collected.
     pub fn append(&mut self, other: Encoder) {
         for part in other.finish() {
-            self.splice(&part);
+            match part {
+                Part::Bytes(bytes) => self.splice(&bytes),
+                Part::InFile(part) => self.splice_in_file(&part),
+            }
         }
     }
 
     /// What was written; none of the slices is empty.
-    pub fn finish(mut self) -> Rope {
+    pub fn finish(mut self) -> Parts {
         self.flush_tail();
         let length = i32::try_from(self.len().saturating_sub(LENGTH_BYTES)).unwrap_or(i32::MAX);
         let Some(mut first) = self.first.filter(|first| !first.is_empty()) else { return self.parts };
         if self.framed {
             first[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
         }
-        let mut rope = Rope::with_capacity(self.parts.len() + 1);
-        rope.push(first.freeze());
-        rope.extend(self.parts);
-        rope
+        let mut parts = Parts::with_capacity(self.parts.len() + 1);
+        parts.push(first.freeze().into());
+        parts.extend(self.parts);
+        parts
     }
 }
 
@@ -132,7 +196,7 @@ mod tests {
         out.splice(&large);
         out.splice(&large);
         out.out().put_u8(9);
-        let rope = out.finish();
+        let rope = in_memory(out.finish()).expect("no file");
         let lengths: Vec<usize> = rope.iter().map(Bytes::len).collect();
         assert_eq!(lengths, [4 + 4 + 5, SPLICE_BYTES_MIN, SPLICE_BYTES_MIN, 1]);
         assert_eq!(rope[1].as_ptr(), large.as_ptr());
@@ -146,9 +210,25 @@ mod tests {
         for number in 0..1000 {
             out.out().put_i32(number);
         }
-        let rope = out.finish();
+        let rope = in_memory(out.finish()).expect("no file");
         assert_eq!(rope.len(), 1);
         assert_eq!(rope[0][..4], 4000i32.to_be_bytes());
+    }
+
+    #[test]
+    fn what_lies_in_a_file_is_counted_in_its_place_and_left_there() {
+        let file: Arc<dyn AsFd + Send + Sync> = Arc::new(std::io::stderr());
+        let mut out = Encoder::framed();
+        out.out().put_i32(1);
+        out.splice_in_file(&InFile { file, position: 7, bytes: 1000 });
+        out.out().put_u8(9);
+        let parts = out.finish();
+        let [Part::Bytes(first), Part::InFile(InFile { position: 7, bytes: 1000, .. }), Part::Bytes(last)] = &parts[..]
+        else {
+            panic!("{parts:?}")
+        };
+        assert_eq!((&first[..4], &last[..]), (&1005i32.to_be_bytes()[..], &[9][..]));
+        assert!(in_memory(parts).is_none());
     }
 
     #[test]

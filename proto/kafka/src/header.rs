@@ -5,7 +5,7 @@
 //! version 0, since the client cannot know yet what the broker speaks (KIP-511).
 
 use crate::decode::{DecodeError, Decoder};
-use crate::encode::{Encoder, Rope};
+use crate::encode::{Encoder, Parts, Rope, in_memory};
 use crate::message::{Message, Request};
 use crate::wire::{Form, Str, Wire};
 use bytes::{BufMut, Bytes};
@@ -44,7 +44,7 @@ fn response_header_is_flexible<R: Request>(version: i16) -> bool {
 }
 
 /// A whole response frame, length included.
-pub fn encode_response<R: Request>(correlation_id: i32, version: i16, response: &R::Response) -> Rope {
+pub fn encode_response<R: Request>(correlation_id: i32, version: i16, response: &R::Response) -> Parts {
     let mut out = Encoder::framed();
     out.out().put_i32(correlation_id);
     if response_header_is_flexible::<R>(version) {
@@ -65,7 +65,7 @@ pub fn encode_request<R: Request>(request: &R, version: i16, correlation_id: i32
         out.unsigned_varint(0);
     }
     request.encode(&mut out, version);
-    out.finish()
+    in_memory(out.finish()).expect("only who answers a fetch has records in files")
 }
 
 /// A request's body, after [`RequestHeader::decode`].

@@ -36,7 +36,7 @@ pub mod wire;
 mod oracle;
 
 pub use decode::{DecodeError, Decoder};
-pub use encode::Encoder;
+pub use encode::{Encoder, InFile, Part, Parts, in_memory};
 pub use error::ErrorCode;
 pub use header::{RequestHeader, decode_request, decode_response, encode_request, encode_response};
 pub use message::{Message, Request};

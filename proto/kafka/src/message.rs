@@ -28,7 +28,7 @@
 //! `api!(Request => Response, key 3, versions 0..=13)` makes a [`Request`] of the two.
 
 use crate::decode::{DecodeError, Decoder};
-use crate::encode::Encoder;
+use crate::encode::{Encoder, in_memory};
 use crate::wire::{Form, Wire};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
@@ -57,11 +57,12 @@ pub trait Message: Wire + Default {
         Ok(message)
     }
 
-    /// The message as one slice. **Copies.** For what goes inside other messages: subscriptions, assignments, records.
+    /// The message as one slice. **Copies.** For what goes inside other messages: subscriptions, assignments, records. None of
+    /// them has anything in files.
     fn to_bytes(&self, version: i16) -> Bytes {
         let mut out = Encoder::new();
         self.encode(&mut out, version);
-        out.finish().concat().into()
+        in_memory(out.finish()).expect("only who answers a fetch has records in files").concat().into()
     }
 }
 

@@ -5,7 +5,7 @@
 //! it is now. The versions that the oracle does not cover are named in the table below.
 
 use crate::decode::Malformed;
-use crate::encode::Rope;
+use crate::encode::{Rope, in_memory};
 use crate::message::{Message, Request};
 use crate::wire::{Form, Records, Spec, Str, Uuid, Wire};
 use crate::{
@@ -275,7 +275,8 @@ where
     prop_assert_eq!(decode_request(&mut input, version), Ok(request));
 
     let response = R::Response::sample(draw, R::Response::form(version));
-    let frame = unframed(encode_response::<R>(correlation_id, version, &response));
+    let parts = encode_response::<R>(correlation_id, version, &response);
+    let frame = unframed(in_memory(parts).expect("samples lie in memory"));
     let mut rest = frame.clone();
     let theirs = TheirResponseHeader::decode(&mut rest, key.response_header_version(version))
         .map_err(|why| TestCaseError::fail(format!("the oracle cannot read the header: {why}")))?;

@@ -3,7 +3,7 @@
 //! [`Wire`] is a type's encoding; [`Field`] adds null, which `Option<T>` can be where a field's [`Spec`] allows it.
 
 use crate::decode::{DecodeError, Decoder, Malformed};
-use crate::encode::Encoder;
+use crate::encode::{Encoder, InFile, Part};
 use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
 use std::fmt;
@@ -337,45 +337,64 @@ impl Wire for Bytes {
     }
 }
 
-/// A records field: record batches as a rope. Decoding gives one slice of the frame.
+/// A records field: record batches as a rope. Decoding gives one slice of the frame; who answers a fetch may leave them in
+/// files.
 #[derive(Clone, Debug, Default)]
-pub struct Records(pub SmallVec<[Bytes; 2]>);
+pub struct Records(pub SmallVec<[Part; 2]>);
 
 impl Records {
     pub fn len(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
+        self.0.iter().map(Part::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Bytes::is_empty)
+        self.0.iter().all(Part::is_empty)
     }
 
-    /// The whole as one slice. **Copies**, unless it is one already, as decoding makes it.
+    /// The whole as one slice, `None` if some of it lies in a file. **Copies**, unless it is one slice already, as decoding
+    /// makes it.
+    pub fn in_memory(&self) -> Option<Bytes> {
+        let bytes = |part: &Part| match part {
+            Part::Bytes(bytes) => Some(bytes.clone()),
+            Part::InFile(_) => None,
+        };
+        let mut parts: SmallVec<[Bytes; 2]> = self.0.iter().map(bytes).collect::<Option<_>>()?;
+        Some(match parts.len() {
+            0 => Bytes::new(),
+            1 => parts.remove(0),
+            _ => parts.concat().into(),
+        })
+    }
+
+    /// As [`Records::in_memory`], of what was decoded: there all of it is.
     pub fn to_bytes(&self) -> Bytes {
-        match self.0.as_slice() {
-            [] => Bytes::new(),
-            [only] => only.clone(),
-            parts => parts.concat().into(),
-        }
+        self.in_memory()
+            .expect("decoding puts nothing into files, and who answers a fetch does not look at what it sends")
     }
 }
 
 impl From<Bytes> for Records {
     fn from(bytes: Bytes) -> Self {
-        Self(SmallVec::from_iter([bytes]))
+        Self(SmallVec::from_iter([bytes.into()]))
     }
 }
 
 impl FromIterator<Bytes> for Records {
     fn from_iter<I: IntoIterator<Item = Bytes>>(parts: I) -> Self {
-        Self(parts.into_iter().collect())
+        Self(parts.into_iter().map(Part::Bytes).collect())
     }
 }
 
-/// Equal when they read the same, however they are cut.
+impl FromIterator<InFile> for Records {
+    fn from_iter<I: IntoIterator<Item = InFile>>(parts: I) -> Self {
+        Self(parts.into_iter().map(Part::InFile).collect())
+    }
+}
+
+/// Equal when they read the same, however they are cut; what lies in files is equal to nothing, as it is not read.
 impl PartialEq for Records {
     fn eq(&self, other: &Self) -> bool {
-        self.to_bytes() == other.to_bytes()
+        self.in_memory().is_some_and(|bytes| Some(bytes) == other.in_memory())
     }
 }
 
@@ -391,7 +410,10 @@ impl Wire for Records {
     fn put_nullable(value: Option<&Self>, out: &mut Encoder, form: Form) {
         out.length(value.map(Records::len), form.flexible, false);
         for part in value.iter().flat_map(|records| &records.0) {
-            out.splice(part);
+            match part {
+                Part::Bytes(bytes) => out.splice(bytes),
+                Part::InFile(part) => out.splice_in_file(part),
+            }
         }
     }
 
@@ -426,6 +448,10 @@ impl<T: Wire> Wire for Vec<T> {
 mod tests {
     use super::*;
 
+    fn written(out: Encoder) -> Bytes {
+        crate::in_memory(out.finish()).expect("nothing in files").concat().into()
+    }
+
     #[test]
     fn a_string_of_more_than_32767_bytes_is_refused_when_read_and_cut_when_written() {
         for flexible in [false, true] {
@@ -433,7 +459,7 @@ mod tests {
             let round = |text: &str| {
                 let mut out = Encoder::new();
                 Str::from(text).put(&mut out, form);
-                Str::get(&mut Decoder::new(out.finish().concat().into()), form)
+                Str::get(&mut Decoder::new(written(out)), form)
             };
             let longest = "x".repeat(STRING_BYTES_MAX);
             assert_eq!(round(&longest).as_deref(), Ok(longest.as_str()));
@@ -445,7 +471,7 @@ mod tests {
         let mut long = Encoder::new();
         long.unsigned_varint(STRING_BYTES_MAX as u32 + 2);
         long.out().put_bytes(b'x', STRING_BYTES_MAX + 1);
-        let mut input = Decoder::new(long.finish().concat().into());
+        let mut input = Decoder::new(written(long));
         let error = Str::get(&mut input, Form { version: 0, flexible: true });
         assert_eq!(error.map_err(|error| error.what), Err(Malformed::LongString));
     }

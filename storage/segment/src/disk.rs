@@ -10,6 +10,7 @@ mod host;
 
 pub use host::HostDisk;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +37,11 @@ pub trait DiskFile: Send + Sync {
 
     /// Lets go of what memory holds of the file, so that reads tell what the device holds. Best effort.
     fn forget_cached(&self) {}
+
+    /// The file as the kernel knows it, if it does.
+    fn descriptor(self: Arc<Self>) -> Option<Arc<dyn AsFd + Send + Sync>> {
+        None
+    }
 }
 
 /// One name in a directory.

@@ -20,7 +20,8 @@
 //!
 //! **What must stay true.**
 //! - What was promised as durable is found again, or its loss is reported; it is never silently cut.
-//! - What fails its checksum is never served.
+//! - What fails its checksum is never served: a read checks all it gives, and what is told to lie in files, for the kernel to
+//!   send, was checked before and has been in memory since, as far as can be seen.
 //! - A batch is never parsed: the engine knows of a run what `append` said.
 //! - Memory and open files are bounded by [`SegmentOptions`], whatever the number of logs.
 

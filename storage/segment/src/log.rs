@@ -14,10 +14,12 @@
 
 mod ahead;
 mod change;
+mod in_files;
 mod order;
 mod read;
 mod survey;
 mod sync;
+mod whole;
 mod write;
 
 use crate::control::Control;
@@ -34,13 +36,14 @@ use chronik_core::payload::Payload;
 use chronik_core::pending::{Done, Started};
 use chronik_core::time::Timestamp;
 use chronik_core::wal::{
-    Appended, Cause, Chunk, LogState, ReadRange, Rejected, Run, SegmentInfo, Segmented, Wal, WalError,
+    Appended, Cause, Chunk, ChunkInFiles, LogState, ReadRange, Rejected, Run, SegmentInfo, Segmented, Wal, WalError,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 pub use sync::Round;
+use whole::Whole;
 
 type Answer<T> = Result<T, WalError>;
 
@@ -129,6 +132,7 @@ struct Inner {
     /// A sync of its own files is under way, whose outcome is not taken in yet.
     own_sync: bool,
     bookmarks: VecDeque<Bookmark>,
+    whole: Whole,
     values: BTreeMap<String, Bytes>,
     queued_puts: Vec<Put>,
     /// A job is at work on `queued_puts`.
@@ -200,6 +204,7 @@ impl SegmentLog {
             syncing: false,
             own_sync: false,
             bookmarks: VecDeque::new(),
+            whole: Whole::default(),
             values: found.control.values.clone(),
             queued_puts: Vec::new(),
             putting: false,
@@ -365,6 +370,10 @@ impl Wal for SegmentLog {
 
     fn read(&self, range: ReadRange, done: Done<Answer<Chunk>>) -> Started<Answer<Chunk>> {
         self.inline_or_later(done, move |log, wait| log.try_read(range, wait))
+    }
+
+    fn in_files(&self, range: ReadRange) -> Option<ChunkInFiles> {
+        self.locate(range)
     }
 
     fn truncate_suffix(&self, from: Offset, done: Done<Answer<()>>) -> Started<Answer<()>> {

@@ -29,6 +29,8 @@ pub struct SegmentOptions {
     pub write_ahead_bytes: u64,
     /// Threads for reads that wait for the device.
     pub read_threads: usize,
+    /// Whether what is known to be whole and still in memory may be sent from its file, unread and not checked once more.
+    pub send_from_files: bool,
     pub sync: SyncPolicy,
 }
 
@@ -69,6 +71,7 @@ impl Default for SegmentOptions {
             checkpoint_bytes: 64 * MIB,
             write_ahead_bytes: 256 * KIB,
             read_threads: 4,
+            send_from_files: true,
             sync: SyncPolicy::default(),
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use chronik_proto_kafka::api::api_versions::{ApiVersion, ApiVersionsResponse};
 use chronik_proto_kafka::api::metadata::{MetadataResponseBroker, MetadataResponsePartition};
-use chronik_proto_kafka::{Decoder, RequestHeader, decode_request, encode_response};
+use chronik_proto_kafka::{Decoder, RequestHeader, decode_request, encode_response, in_memory};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 
@@ -36,7 +36,7 @@ fn broker(mut answer: Answer) -> SocketAddr {
 }
 
 fn framed<R: Request>(header: &RequestHeader, response: &R::Response) -> Option<Vec<u8>> {
-    Some(encode_response::<R>(header.correlation_id, header.api_version, response).concat())
+    Some(in_memory(encode_response::<R>(header.correlation_id, header.api_version, response))?.concat())
 }
 
 /// What the made-up broker speaks: ApiVersions, and Metadata up to a version.
@@ -95,7 +95,7 @@ fn an_old_broker_is_asked_again_in_the_version_it_knows() {
         if header.api_version > 0 {
             answer.error_code = ErrorCode::UNSUPPORTED_VERSION.0;
         }
-        Some(encode_response::<ApiVersionsRequest>(header.correlation_id, 0, &answer).concat())
+        Some(in_memory(encode_response::<ApiVersionsRequest>(header.correlation_id, 0, &answer))?.concat())
     }));
     client(address);
 }

@@ -4,6 +4,7 @@
 //!   answers at once; `min_bytes` counts what can be read.
 //! - A waiting fetch is woken by the watermark, by a deletion, or by its deadline, never by polling.
 //! - Sessions (KIP-227) are in [`crate::kafka::fetch_sessions`]; from version 13 topics are named by id.
+//! - What was read before and is still in memory is not read: the kernel sends it from its file ([`chronik_core::wal::InFile`]).
 //! - A fetch pays for memory before it reads. It waits for it while it holds nothing; what it cannot pay for beside what
 //!   it holds is left for the next fetch. So no fetch ever waits for memory that another one holds while waiting.
 //! - There are no transactions, so the last stable offset is the watermark and nothing is aborted.
@@ -24,7 +25,7 @@ use chronik_core::partition::leader::Leader;
 use chronik_core::payload::Payload;
 use chronik_core::wal::{ReadRange, WalError};
 use chronik_proto_kafka::api::fetch::*;
-use chronik_proto_kafka::{ErrorCode, Records, Str};
+use chronik_proto_kafka::{ErrorCode, InFile, Records, Str};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -45,12 +46,12 @@ struct Outcome {
     diverging: Option<(LeaderEpoch, Offset)>,
     /// A replica nearer to the consumer, which is to be read from instead (KIP-392).
     nearer: Option<NodeId>,
-    records: Payload,
+    records: Records,
 }
 
 impl Outcome {
     fn error(code: ErrorCode) -> Self {
-        Self { code, high_watermark: -1, log_start: -1, diverging: None, nearer: None, records: Payload::new() }
+        Self { code, high_watermark: -1, log_start: -1, diverging: None, nearer: None, records: Records::default() }
     }
 
     fn must_send(&self) -> bool {
@@ -253,7 +254,7 @@ async fn read(call: &Call, target: &Target, terms: &Terms, room: usize, min_one:
         log_start: standing.log_start.0,
         diverging: None,
         nearer: None,
-        records: Payload::new(),
+        records: Records::default(),
     };
     let from = Offset(target.wanted.fetch_offset);
     if target.wanted.last_fetched_epoch >= 0 {
@@ -277,6 +278,11 @@ async fn read(call: &Call, target: &Target, terms: &Terms, room: usize, min_one:
     }
     let wanted = usize::try_from(target.wanted.max_bytes).unwrap_or(0);
     let range = ReadRange { from, upto: standing.high_watermark, max_bytes: wanted.min(room), min_one };
+    if let Some(chunk) = partition.in_files(range) {
+        outcome.records = chunk.parts.into_iter().map(sent_from).collect();
+        partition.metrics().fetched_bytes.add(outcome.records.len() as u64);
+        return Ok(outcome);
+    }
     // Paid for before it is read, and until its last slice has been sent.
     let memory = &call.broker.answer_memory;
     let paid = if min_one { memory.take(range.max_bytes).await } else { memory.try_take(range.max_bytes) };
@@ -293,8 +299,13 @@ async fn read(call: &Call, target: &Target, terms: &Terms, room: usize, min_one:
     }
 }
 
+fn sent_from(part: chronik_core::wal::InFile) -> InFile {
+    let chronik_core::wal::InFile { file, position, bytes } = part;
+    InFile { file, position, bytes }
+}
+
 /// Ties a payment to the last slice of what it was made for.
-fn with_payment(records: Payload, mut paid: Paid) -> Payload {
+fn with_payment(records: Payload, mut paid: Paid) -> Records {
     struct Owner {
         bytes: Bytes,
         /// Given back when the last slice is dropped, which is when it has been sent.
@@ -382,7 +393,7 @@ fn partition_data(partition_index: i32, outcome: Outcome, terms: &Terms) -> Part
         last_stable_offset: outcome.high_watermark,
         log_start_offset: outcome.log_start,
         aborted_transactions: terms.read_committed.then(Vec::new),
-        records: Some(outcome.records.into_iter().collect::<Records>()),
+        records: Some(outcome.records),
         diverging_epoch,
         preferred_read_replica: outcome.nearer.map_or(-1, |node| node.0),
         ..Default::default()

@@ -5,6 +5,7 @@ use rustix::fs::{Advice, FlockOperation};
 use rustix::io::ReadWriteFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,5 +175,15 @@ impl DiskFile for HostFile {
     fn forget_cached(&self) {
         // Advice; what it cannot do, the reader's checksum makes up for.
         let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+
+    fn descriptor(self: Arc<Self>) -> Option<Arc<dyn AsFd + Send + Sync>> {
+        Some(self)
+    }
+}
+
+impl AsFd for HostFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }

@@ -74,6 +74,7 @@ impl SegmentLog {
         inner.cuts_pending += 1;
         inner.ahead.forget();
         inner.bookmarks.clear();
+        inner.whole.clear();
         inner.end = kept.end;
         inner.last_epoch = kept.last_epoch;
         inner.written_end = inner.written_end.min(kept.end);
@@ -119,6 +120,7 @@ impl SegmentLog {
         inner.era += 1;
         inner.cuts_pending += 1;
         inner.bookmarks.clear();
+        inner.whole.clear();
         inner.start = start;
         inner.end = start;
         inner.written_end = start;

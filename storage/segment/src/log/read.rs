@@ -8,6 +8,7 @@ use super::survey::{Blind, View, block_range};
 use super::{Answer, BOOKMARKS_MAX, Bookmark, SegmentLog};
 use crate::disk::Wait;
 use crate::frame::{FrameHeader, HEADER_BYTES};
+use crate::handles::Handle;
 use crate::index::block_of;
 use crate::segment::{Segment, SegmentFile};
 use crate::shared::read_buffer;
@@ -60,7 +61,7 @@ impl Gathered {
 
     /// Whether a run may be added.
     fn takes(&self, next_offset: Offset, bytes: usize) -> bool {
-        next_offset <= self.range.upto && (bytes as u64 <= self.room() || self.is_empty() && self.range.min_one)
+        takes(&self.range, self.room() as usize, self.is_empty(), next_offset, bytes)
     }
 
     /// Notes that a run was added.
@@ -70,6 +71,11 @@ impl Gathered {
         }
         self.chunk.next_offset = next_offset;
     }
+}
+
+/// Whether an answer with so much room left takes a run.
+pub(super) fn takes(range: &ReadRange, room: usize, is_first: bool, next_offset: Offset, bytes: usize) -> bool {
+    next_offset <= range.upto && (bytes <= room || is_first && range.min_one)
 }
 
 /// Where in a segment a run is.
@@ -82,14 +88,14 @@ enum Place {
 }
 
 /// What to read from a file; taken under the lock, used without.
-struct Piece {
-    file: Arc<SegmentFile>,
+pub(super) struct Piece {
+    pub file: Arc<SegmentFile>,
     place: Place,
     /// How far the file holds frames …
-    end: u64,
+    pub end: u64,
     /// … and where the last of them ends in the log.
-    log_end: Offset,
-    era: u64,
+    pub log_end: Offset,
+    pub era: u64,
 }
 
 /// What a look at the log says to do next.
@@ -168,22 +174,19 @@ impl SegmentLog {
             }
             return Ok(Step::Finished);
         }
-        let place = inner.segments.partition_point(|segment| segment.end <= from);
-        let Some(segment) = inner.segments.get(place) else { return Ok(Step::Finished) };
-        Ok(Step::Read(Piece {
-            file: segment.file.clone(),
-            place: inner.bookmark(segment, from).map_or_else(|| place_of(segment, from), Place::At),
-            end: inner.on_disk_bytes(segment),
-            log_end: segment.end,
-            era: inner.era,
-        }))
+        Ok(inner.piece(from).map_or(Step::Finished, Step::Read))
     }
 
     /// Adds what the file has; whether to look for more.
     fn read_piece(&self, piece: &Piece, gathered: &mut Gathered, wait: Wait) -> Result<bool, Blind> {
-        let from = gathered.chunk.next_offset;
+        let handle = self.handle(&piece.file, wait)?;
+        let position = self.position_of(piece, &handle, gathered.chunk.next_offset, wait)?;
+        self.read_frames(piece, position, gathered, wait)
+    }
+
+    /// Where the first frame is that reaches past `from`.
+    pub(super) fn position_of(&self, piece: &Piece, handle: &Handle, from: Offset, wait: Wait) -> Result<u64, Blind> {
         let file = &piece.file;
-        let handle = self.handle(file, wait)?;
         let within = |range: Range<u64>| -> Result<Option<u64>, Blind> {
             let seen = self.seen_in(file, range, wait)?;
             Ok(seen.into_iter().find(|run| run.next_offset > from).map(|run| run.position))
@@ -192,7 +195,7 @@ impl SegmentLog {
             Place::At(position) => Some(*position),
             Place::Within(range) => within(range.clone())?,
             &Place::Covered(bytes) => {
-                let entries = self.entries(file, &handle, bytes, wait)?;
+                let entries = self.entries(file, handle, bytes, wait)?;
                 let place = block_of(&entries, from).unwrap_or(0);
                 match within(block_range(&entries, place, bytes))? {
                     None if place + 1 < entries.len() => within(block_range(&entries, place + 1, bytes))?,
@@ -201,13 +204,12 @@ impl SegmentLog {
             }
         };
         // The block ended with a gap that `from` lies in: the next one begins with the run.
-        let position = match (found, &piece.place) {
+        Ok(match (found, &piece.place) {
             (Some(position), _) => position,
             (None, Place::Within(range)) => range.end,
             (None, Place::Covered(bytes)) => *bytes,
             (None, Place::At(position)) => *position,
-        };
-        self.read_frames(piece, position, gathered, wait)
+        })
     }
 
     /// Adds the frames from `position` on, as far as they fit.
@@ -222,7 +224,11 @@ impl SegmentLog {
             let buffer = Bytes::from(read_buffer(&*handle.file, bytes as usize, position, wait)?);
             let (added, more) = self.take_frames(piece, &buffer, gathered)?;
             if added > 0 {
-                self.inner().put_bookmark(gathered.chunk.next_offset, file.number, position + added, piece.era);
+                let mut inner = self.inner();
+                inner.put_bookmark(gathered.chunk.next_offset, file.number, position + added, piece.era);
+                if inner.era == piece.era {
+                    inner.whole.add(file.number, position..position + added);
+                }
                 return Ok(more);
             }
             // Not even one whole frame: the buffer was too small for it, or the file holds less than it should, or
@@ -328,12 +334,25 @@ fn place_of(segment: &Segment, from: Offset) -> Place {
 }
 
 impl super::Inner {
+    /// What to read to find the run at `from`, where that is not in the tail.
+    pub(super) fn piece(&self, from: Offset) -> Option<Piece> {
+        let place = self.segments.partition_point(|segment| segment.end <= from);
+        let segment = self.segments.get(place)?;
+        Some(Piece {
+            file: segment.file.clone(),
+            place: self.bookmark(segment, from).map_or_else(|| place_of(segment, from), Place::At),
+            end: self.on_disk_bytes(segment),
+            log_end: segment.end,
+            era: self.era,
+        })
+    }
+
     fn bookmark(&self, segment: &Segment, from: Offset) -> Option<u64> {
         let here = |mark: &&Bookmark| mark.offset == from && mark.segment == segment.file.number;
         self.bookmarks.iter().find(here).map(|mark| mark.position)
     }
 
-    fn put_bookmark(&mut self, offset: Offset, segment: u64, position: u64, era: u64) {
+    pub(super) fn put_bookmark(&mut self, offset: Offset, segment: u64, position: u64, era: u64) {
         if era != self.era {
             return;
         }

@@ -208,6 +208,10 @@ impl SegmentLog {
                     evictable = Some((last.next_offset, cached));
                     if last.era == inner.era {
                         inner.written_end = inner.written_end.max(last.next_offset);
+                        // What was written of an earlier era lies before the cut, or is cut off before more is written.
+                        for file in &written.dirty {
+                            inner.whole.add(file.segment.number, file.range.clone());
+                        }
                     }
                 }
                 inner.seal_pending |= runs.iter().any(|run| run.position == 0);

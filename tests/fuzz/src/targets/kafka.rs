@@ -13,7 +13,7 @@ use chronik_proto_kafka::api::offsets_topic::{
 use chronik_proto_kafka::api::*;
 use chronik_proto_kafka::{
     DecodeError, Decoder, Message, Request, RequestHeader, decode_request, decode_response, encode_request,
-    encode_response,
+    encode_response, in_memory,
 };
 
 /// Bytes that choose, before those that are decoded.
@@ -86,7 +86,9 @@ fn seed_api<R: Request>(version: i16, way: Way) -> Vec<u8> {
         Way::Request => R::default().to_bytes(version).into(),
         Way::Response => R::Response::default().to_bytes(version).into(),
         Way::RequestFrame => frame(encode_request(&R::default(), version, 7, Some("fuzz"))),
-        Way::ResponseFrame => frame(encode_response::<R>(7, version, &R::Response::default())),
+        Way::ResponseFrame => {
+            frame(in_memory(encode_response::<R>(7, version, &R::Response::default())).expect("nothing in files"))
+        }
     }
 }
 

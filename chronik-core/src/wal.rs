@@ -220,7 +220,8 @@ pub trait Wal: Send + Sync {
     /// Where [`Wal::read`] would find what it gives, for who only wants it sent: sparing the copies and checks of a read
     /// that has been made before. `None` where the engine has no files, has not known these bytes whole in this life of the
     /// log, would have to wait for the device, or deems them too few to be worth it; then read. May give fewer runs than
-    /// a read. Until they are sent a truncation of the suffix or a reset may take them away, which shows as a file too short.
+    /// a read. Until they are sent a truncation of the suffix may take them away, which shows as a file too short, or as other
+    /// bytes in their place: ask for what will not be cut, as what lies below a high watermark is not.
     fn in_files(&self, range: ReadRange) -> Option<ChunkInFiles> {
         let _ = range;
         None

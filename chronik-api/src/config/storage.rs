@@ -190,7 +190,8 @@ section! {
         /// Threads for reads that wait for the device.
         read_threads: u32 = 4, 1..=1_024;
         /// Whether the kernel may send consumers what was written or read before and is still in memory, from its file:
-        /// a third of the work, and no checksum is looked at again by the broker. With false all is read and checked.
+        /// some two thirds of the processor time, and the broker looks at no checksum again. With false all is read and
+        /// checked.
         send_from_files: bool = true;
         /// Logs synced at the same time, one by one.
         sync_threads: u32 = 8, 1..=1_024;

@@ -4,7 +4,8 @@
 //!   answers at once; `min_bytes` counts what can be read.
 //! - A waiting fetch is woken by the watermark, by a deletion, or by its deadline, never by polling.
 //! - Sessions (KIP-227) are in [`crate::kafka::fetch_sessions`]; from version 13 topics are named by id.
-//! - What was read before and is still in memory is not read: the kernel sends it from its file ([`chronik_core::wal::InFile`]).
+//! - What was written or read before and is still in memory is not read: the kernel sends it from its file
+//!   ([`chronik_core::wal::InFile`]).
 //! - A fetch pays for memory before it reads. It waits for it while it holds nothing; what it cannot pay for beside what
 //!   it holds is left for the next fetch. So no fetch ever waits for memory that another one holds while waiting.
 //! - There are no transactions, so the last stable offset is the watermark and nothing is aborted.

@@ -314,6 +314,11 @@ async fn what_lies_in_files_is_answered_from_there_and_reads_the_same() {
         for value in &written {
             assert_eq!(client.produce("t", -1, sealed(batch(&[value]))).await.error_code, 0);
         }
+        // One run may be told to lie in a file, and a small one follows it: who waits for more is not left waiting.
+        let impatient = fetch::FetchRequest { min_bytes: 60_000, ..fetch_from("t", 3, 600_000) };
+        let mut answer = client.ask_in(NAMED_FETCH, impatient).await;
+        let found = values(&answer.responses.remove(0).partitions.remove(0));
+        assert!(found.iter().map(String::len).sum::<usize>() >= 60_000, "{} records", found.len());
         let mut found = Vec::new();
         while found.len() < written.len() {
             let fetched = client.fetch("t", found.len() as i64, 10_000).await;

@@ -279,9 +279,9 @@ async fn read(call: &Call, target: &Target, terms: &Terms, room: usize, min_one:
     }
     let wanted = usize::try_from(target.wanted.max_bytes).unwrap_or(0);
     let range = ReadRange { from, upto: standing.high_watermark, max_bytes: wanted.min(room), min_one };
-    if let Some(chunk) = partition.in_files(range) {
-        outcome.records = chunk.parts.into_iter().map(sent_from).collect();
-        partition.metrics().fetched_bytes.add(outcome.records.len() as u64);
+    if let Some(records) = in_files(&partition, range, terms) {
+        partition.metrics().fetched_bytes.add(records.len() as u64);
+        outcome.records = records;
         return Ok(outcome);
     }
     // Paid for before it is read, and until its last slice has been sent.
@@ -300,9 +300,16 @@ async fn read(call: &Call, target: &Target, terms: &Terms, room: usize, min_one:
     }
 }
 
-fn sent_from(part: chronik_core::wal::InFile) -> InFile {
-    let chronik_core::wal::InFile { file, position, bytes } = part;
-    InFile { file, position, bytes }
+/// What needs no reading. It may end early, where a read would give more: if that is less than the consumer waits for, it is
+/// left to be read, for who has too little waits though more is there.
+fn in_files(partition: &Partition, range: ReadRange, terms: &Terms) -> Option<Records> {
+    let chunk = partition.in_files(range)?;
+    let sent_from = |part| {
+        let chronik_core::wal::InFile { file, position, bytes } = part;
+        InFile { file, position, bytes }
+    };
+    let records: Records = chunk.parts.into_iter().map(sent_from).collect();
+    (records.len() >= terms.min_bytes || chunk.next_offset >= range.upto).then_some(records)
 }
 
 /// Ties a payment to the last slice of what it was made for.

@@ -184,6 +184,15 @@ fn start(directory: &Path) -> Arc<dyn WalEngine> {
 
 chronik_conformance::wal_suite!(Directory::new(start));
 
+/// Whether it comes to be so, though another thread has still to do its part.
+fn in_time(is_so: impl Fn() -> bool) -> bool {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_so() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    is_so()
+}
+
 /// Both ways to complete, and every version of the host.
 fn each_way(story: impl Fn(PluginEngine)) {
     for (minor, options) in
@@ -219,7 +228,8 @@ fn what_is_kept_and_handed_out_outlives_log_and_engine() {
         drop(engine);
         assert!(held.to_bytes().starts_with(&bytes[1..200]));
         drop(held);
-        assert!(bytes.is_unique(), "nobody has kept what was appended");
+        // Whoever completed the close may be the last to let go of the log, and with it of what it has kept.
+        assert!(in_time(|| bytes.is_unique()), "somebody has kept what was appended");
     });
 }
 
@@ -256,11 +266,8 @@ fn logs_that_are_closed_are_released_when_others_are_opened() {
     let again = block_on(Log::open(&engine, 200));
     let last = block_on(Log::open(&engine, 240));
     // Whoever completed the last close may be the last to name that log.
-    let patience = Instant::now() + Duration::from_secs(60);
-    while COUNTED.load(Ordering::SeqCst) != 2 {
-        assert!(Instant::now() < patience, "{} logs are kept, of two that are open", COUNTED.load(Ordering::SeqCst));
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let are_two = in_time(|| COUNTED.load(Ordering::SeqCst) == 2);
+    assert!(are_two, "{} logs are kept, of two that are open", COUNTED.load(Ordering::SeqCst));
     block_on(again.append(run_of(0, 1, 0, 0, 64)));
     block_on(last.append(run_of(0, 1, 0, 0, 64)));
 }

@@ -49,6 +49,14 @@ impl Part {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// `None` if it lies in a file.
+    pub fn in_memory(self) -> Option<Bytes> {
+        match self {
+            Part::Bytes(bytes) => Some(bytes),
+            Part::InFile(_) => None,
+        }
+    }
 }
 
 impl From<Bytes> for Part {
@@ -62,11 +70,7 @@ pub type Parts = SmallVec<[Part; 4]>;
 
 /// A message all of whose bytes are in memory; `None` if some are not.
 pub fn in_memory(parts: Parts) -> Option<Rope> {
-    let in_memory = |part| match part {
-        Part::Bytes(bytes) => Some(bytes),
-        Part::InFile(_) => None,
-    };
-    parts.into_iter().map(in_memory).collect()
+    parts.into_iter().map(Part::in_memory).collect()
 }
 
 /// Collects a message.

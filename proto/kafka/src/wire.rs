@@ -354,11 +354,7 @@ impl Records {
     /// The whole as one slice, `None` if some of it lies in a file. **Copies**, unless it is one slice already, as decoding
     /// makes it.
     pub fn in_memory(&self) -> Option<Bytes> {
-        let bytes = |part: &Part| match part {
-            Part::Bytes(bytes) => Some(bytes.clone()),
-            Part::InFile(_) => None,
-        };
-        let mut parts: SmallVec<[Bytes; 2]> = self.0.iter().map(bytes).collect::<Option<_>>()?;
+        let mut parts: SmallVec<[Bytes; 2]> = self.0.iter().cloned().map(Part::in_memory).collect::<Option<_>>()?;
         Some(match parts.len() {
             0 => Bytes::new(),
             1 => parts.remove(0),

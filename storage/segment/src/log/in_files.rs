@@ -69,7 +69,7 @@ impl SegmentLog {
         if chunk.parts.is_empty() || inner.era != piece.era {
             return None;
         }
-        inner.put_bookmark(chunk.next_offset, piece.file.number, position, piece.era);
+        inner.put_bookmark(chunk.next_offset, piece.file.number, position);
         Some(chunk)
     }
 }

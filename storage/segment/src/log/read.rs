@@ -181,7 +181,7 @@ impl SegmentLog {
     fn read_piece(&self, piece: &Piece, gathered: &mut Gathered, wait: Wait) -> Result<bool, Blind> {
         let handle = self.handle(&piece.file, wait)?;
         let position = self.position_of(piece, &handle, gathered.chunk.next_offset, wait)?;
-        self.read_frames(piece, position, gathered, wait)
+        self.read_frames(piece, &handle, position, gathered, wait)
     }
 
     /// Where the first frame is that reaches past `from`.
@@ -213,20 +213,26 @@ impl SegmentLog {
     }
 
     /// Adds the frames from `position` on, as far as they fit.
-    fn read_frames(&self, piece: &Piece, position: u64, gathered: &mut Gathered, wait: Wait) -> Result<bool, Blind> {
+    fn read_frames(
+        &self,
+        piece: &Piece,
+        handle: &Handle,
+        position: u64,
+        gathered: &mut Gathered,
+        wait: Wait,
+    ) -> Result<bool, Blind> {
         if position >= piece.end {
             return Err(Blind::Stale);
         }
         let file = &piece.file;
-        let handle = self.handle(file, wait)?;
         let mut bytes = (gathered.room() + gathered.room() / 16 + HEADERS_BYTES).min(piece.end - position);
         loop {
             let buffer = Bytes::from(read_buffer(&*handle.file, bytes as usize, position, wait)?);
             let (added, more) = self.take_frames(piece, &buffer, gathered)?;
             if added > 0 {
                 let mut inner = self.inner();
-                inner.put_bookmark(gathered.chunk.next_offset, file.number, position + added, piece.era);
                 if inner.era == piece.era {
+                    inner.put_bookmark(gathered.chunk.next_offset, file.number, position + added);
                     inner.whole.add(file.number, position..position + added);
                 }
                 return Ok(more);
@@ -352,10 +358,8 @@ impl super::Inner {
         self.bookmarks.iter().find(here).map(|mark| mark.position)
     }
 
-    pub(super) fn put_bookmark(&mut self, offset: Offset, segment: u64, position: u64, era: u64) {
-        if era != self.era {
-            return;
-        }
+    /// Remembers where a reader left off; of a place that has not been cut since it was found.
+    pub(super) fn put_bookmark(&mut self, offset: Offset, segment: u64, position: u64) {
         self.bookmarks.retain(|mark| mark.offset != offset);
         if self.bookmarks.len() == BOOKMARKS_MAX {
             self.bookmarks.pop_front();

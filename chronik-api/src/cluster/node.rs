@@ -425,6 +425,11 @@ impl Node {
                 self.transport.send(peer.node, Message::Ask { number: 0, body: body.clone() });
             }
         }
+        self.publish();
+    }
+
+    /// Tells those who look at this node how it stands with its group.
+    fn publish(&self) {
         let membership = self.raft.membership();
         let members = membership.members.iter().filter(|member| membership.configuration.contains(member.id()));
         let members = members.map(|member| (member.clone(), membership.configuration.is_voter(member.id())));

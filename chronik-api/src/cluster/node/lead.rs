@@ -88,6 +88,8 @@ impl Node {
         if let Some(leader) = role.leader {
             self.last_leader = Some(leader);
         }
+        // Whoever acts on the role, and is then seen to have acted, must not be shown beside an older one.
+        self.publish();
         self.roles.send_replace(role);
     }
 

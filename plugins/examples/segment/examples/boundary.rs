@@ -11,7 +11,9 @@
 //! it differs from itself says how much the rest means. A tail that is kept in memory answers the reads, so that what is
 //! measured is the call.
 
+use bytes::Bytes;
 use chronik_conformance::wal::{Log, id, run_of};
+use chronik_core::batch::HEADER_BYTES;
 use chronik_core::ids::Offset;
 use chronik_core::wal::{OpenMode, OpenOptions, ReadRange, Run, WalEngine};
 use chronik_plugin_host::{PluginEngine, PluginOptions};
@@ -22,6 +24,10 @@ use std::cell::Cell;
 use std::env;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+
+// As in the broker.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// One engine's turn at one kind of call.
 const WINDOW: Duration = Duration::from_millis(15);
@@ -76,7 +82,7 @@ impl Side {
     fn window(&self, clock: Clock, call: &Call<'_>) -> f64 {
         if self.bytes.get() > LOG_BYTES_MAX {
             self.empty();
-            self.append(&run_of(0, 1, 0, 0, 64 << 10));
+            self.append(&batch_of(64 << 10));
         }
         let (began, mut calls) = (Instant::now(), 0u32);
         let before = clock.now();
@@ -86,6 +92,13 @@ impl Side {
         }
         (clock.now() - before).as_nanos() as f64 / f64::from(calls)
     }
+}
+
+/// A run as leaders append it: the header of its batch, which they have stamped, and the records as they came.
+fn batch_of(bytes: usize) -> Run {
+    let content = run_of(0, 1, 0, 0, bytes).bytes.to_bytes();
+    let parts = [Bytes::copy_from_slice(&content[..HEADER_BYTES]), content.slice(HEADER_BYTES..)];
+    Run { bytes: parts.into_iter().collect(), ..run_of(0, 1, 0, 0, 0) }
 }
 
 /// What of a call is compared.
@@ -136,7 +149,7 @@ fn main() {
     let built_in = |name: &str| SegmentEngine::start(at(name), SegmentOptions::default()).expect("it starts");
     let plugin = PluginEngine::start(PluginOptions::new(library, at("plug-in"))).expect("it starts");
     let sides = [Side::over(built_in("built-in")), Side::over(built_in("again")), Side::over(plugin)];
-    let (large, small) = (run_of(0, 1, 0, 0, 64 << 10), run_of(0, 1, 0, 0, 200));
+    let (large, small) = (batch_of(64 << 10), batch_of(200));
     let calls: [(&str, Clock, &Call<'_>); 7] = [
         ("append 64 KiB, written", Clock::Busy, &|side| side.append(&large)),
         ("append 64 KiB, durable", Clock::Wall, &|side| side.append_durably(&large)),

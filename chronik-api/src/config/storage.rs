@@ -176,8 +176,8 @@ section! {
     /// Options of the engine that keeps logs in files.
     pub struct SegmentOptions {
         /// Recent bytes of all logs together that stay in memory, so that consumers at the tail never touch a file; those
-        /// further behind are served from the page cache.
-        tail_cache_bytes: ByteSize = ByteSize::mib(32), 0..=ByteSize::GIB << 10;
+        /// further behind are served from the page cache, which has these as well.
+        tail_cache_bytes: ByteSize = ByteSize::mib(8), 0..=ByteSize::GIB << 10;
         /// Bytes of all logs together that may wait to be written; beyond it producers are held back, since the disk is
         /// slower than they are.
         unwritten_bytes: ByteSize = ByteSize::mib(64), ByteSize::MIB..=ByteSize::GIB << 10;

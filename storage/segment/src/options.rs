@@ -9,7 +9,8 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentOptions {
     /// Bytes of written runs kept in memory to be read again, all logs together. A consumer that keeps up is served from
-    /// here without a system call; one that falls behind is served from the page cache.
+    /// here without a system call; one that falls behind is served from the page cache, which has them as well. So what is
+    /// kept is little: with four times as much nothing that was measured was faster, and the process half as large again.
     pub tail_cache_bytes: u64,
     /// Bytes ordered but not yet with the operating system, all logs together. Beyond it appends are refused as busy: the
     /// disk is slower than the producers, and memory must not pay for it.
@@ -63,7 +64,7 @@ pub enum SyncFilesystem {
 impl Default for SegmentOptions {
     fn default() -> Self {
         Self {
-            tail_cache_bytes: 32 * MIB,
+            tail_cache_bytes: 8 * MIB,
             unwritten_bytes_max: 64 * MIB,
             open_files_max: 512,
             run_bytes_max: 256 << 20,
